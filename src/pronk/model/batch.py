@@ -1,0 +1,67 @@
+"""One step's work: a ragged batch that may mix chunks of prompts with decoding sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """T tokens of S sequences, laid end to end. All arrays are int32, contiguous, and not written to.
+
+    Sequence s owns rows query_starts[s] .. query_starts[s+1] and, after this step, context_lens[s] tokens in the cache,
+    of which its rows are the last. Position p of a sequence lives in page block_tables[s, p // block], row p % block;
+    `slots` is that page * block + row for each of the T tokens. `logit_rows` are the rows whose logits are wanted.
+    """
+
+    tokens: NDArray[np.int32]  # (T)
+    positions: NDArray[np.int32]  # (T)
+    slots: NDArray[np.int32]  # (T)
+    query_starts: NDArray[np.int32]  # (S + 1)
+    context_lens: NDArray[np.int32]  # (S)
+    block_tables: NDArray[np.int32]  # (S, blocks), unused entries 0
+    logit_rows: NDArray[np.int32]  # (R)
+    adapters: NDArray[np.int32] | None = None  # (T) LoRA adapter of each row, -1 for none
+
+
+def make_batch(
+    chunks: Sequence[tuple[Sequence[int], int, Sequence[int]]],
+    block: int,
+    *,
+    all_logits: bool = False,
+    wants_logits: Sequence[bool] | None = None,
+) -> Batch:
+    """A Batch from (new token ids, tokens already cached, pages) for each sequence.
+
+    Logits are asked for at each sequence's last row, or at every row with `all_logits`; `wants_logits` leaves out
+    the sequences whose prompt goes on in a later step.
+    """
+    tokens: list[int] = []
+    positions: list[int] = []
+    slots: list[int] = []
+    starts = [0]
+    rows: list[int] = []
+    width = max((len(pages) for _, _, pages in chunks), default=0)
+    tables = np.zeros((len(chunks), max(width, 1)), np.int32)
+    for s, (ids, cached, pages) in enumerate(chunks):
+        span = range(cached, cached + len(ids))
+        tokens.extend(ids)
+        positions.extend(span)
+        slots.extend(pages[p // block] * block + p % block for p in span)
+        starts.append(len(tokens))
+        tables[s, : len(pages)] = pages
+        if wants_logits is None or wants_logits[s]:
+            rows.extend(range(starts[-2], starts[-1]) if all_logits else [starts[-1] - 1])
+    return Batch(
+        tokens=np.array(tokens, np.int32),
+        positions=np.array(positions, np.int32),
+        slots=np.array(slots, np.int32),
+        query_starts=np.array(starts, np.int32),
+        context_lens=np.array([cached + len(ids) for ids, cached, _ in chunks], np.int32),
+        block_tables=tables,
+        logit_rows=np.array(rows, np.int32),
+    )

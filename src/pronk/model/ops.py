@@ -1,0 +1,79 @@
+"""What a backend provides. `llama.py` is written over these few operations and nothing else.
+
+Sizes: T tokens in the batch, D model width, H query heads, K key/value heads, E head width, F feed-forward width,
+V vocabulary, R rows whose logits are wanted. Arrays, weights, batches and caches are the backend's own kinds; the forward
+pass only hands them on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeVar
+
+from pronk.config import ModelConfig
+from pronk.model.batch import Batch
+from pronk.tensors.lazy import LazyTensor
+
+Array = TypeVar("Array")
+
+
+class Ops(Protocol[Array]):
+    """Invariant: a row's result never depends on the other rows of the batch."""
+
+    def embed(self, table: Any, ids: Any) -> Array:
+        """(T, D): rows of the table."""
+        ...
+
+    def rms_norm(self, x: Array, gain: Any, eps: float) -> Array:
+        """(T, D): x / rms(x) in float32, then times the gain."""
+        ...
+
+    def linear(self, x: Array, *weights: Any, batch: Any) -> tuple[Array, ...]:
+        """(T, out) for each weight. They share one reading, and one quantization, of x."""
+        ...
+
+    def attention(self, q: Array, k: Array, v: Array, batch: Any, cache: Any, layer: int) -> Array:
+        """(T, H*E). Rotates q and k at the batch's positions, writes k and v into the cache's pages, and attends
+        causally within each sequence, H/K query heads to a key/value head."""
+        ...
+
+    def silu_mul(self, gate: Array, up: Array) -> Array:
+        """(T, F): silu(gate) * up. May work in place on gate."""
+        ...
+
+    def add(self, x: Array, y: Array) -> Array:
+        """(T, D). May work in place on x."""
+        ...
+
+    def take(self, x: Array, batch: Any) -> Array:
+        """(R, D): the rows whose logits are wanted."""
+        ...
+
+    def reduce(self, x: Array) -> Array:
+        """The sum over tensor-parallel ranks; x itself where there is one."""
+        ...
+
+
+class Backend(Ops[Array], Protocol[Array]):
+    """Ops, and how weights, batches, caches and logits cross the border to NumPy."""
+
+    name: str
+
+    def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Any:
+        """The backend's handle of a linear weight or an embedding table."""
+        ...
+
+    def vector(self, tensor: LazyTensor) -> Any:
+        """The backend's float32 copy of a small tensor, such as a norm's gain."""
+        ...
+
+    def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Any:
+        """Pages (blocks, K, block, E) for keys and for values of each layer. kv_type: "f16" or "f32"."""
+        ...
+
+    def prepare(self, batch: Batch, config: ModelConfig) -> Any:
+        """The batch in the backend's form, with whatever all layers share (rotary tables)."""
+        ...
+
+    def logits(self, x: Array) -> Any:
+        """(R, V) float32 NumPy array."""
+        ...
