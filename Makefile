@@ -1,0 +1,50 @@
+# chat, test, check, bench: each sets up what it needs in .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+CPP := $(shell find cpp -name '*.cpp' -o -name '*.hpp') CMakeLists.txt pyproject.toml
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# The trained test model, until one is named: make chat MODEL=path
+MODEL ?=
+
+.PHONY: chat test check format bench clean
+
+chat: .venv/.installed
+	@$(BIN)/python -m pronk chat $(MODEL)
+
+test: .venv/.tools .venv/.peers
+	$(BIN)/python -m pytest
+
+check: .venv/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/clang-format --dry-run --Werror $(filter-out CMakeLists.txt pyproject.toml,$(CPP))
+
+format: .venv/.tools
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(filter-out CMakeLists.txt pyproject.toml,$(CPP))
+
+bench: .venv/.tools .venv/.peers
+	$(BIN)/python benchmarks/cpu_vs_llama_cpp.py
+
+clean:
+	rm -rf build .venv
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: .venv/bin/python $(CPP)
+	@echo "Building pronk (about a minute, once)..."
+	$(PIP) --editable .
+	@touch $@
+
+.venv/.tools: .venv/bin/python $(CPP) constraints.txt
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	@touch $@ .venv/.installed
+
+# llama.cpp, the peer that tests and benchmarks compare with; it compiles for some minutes, once.
+.venv/.peers: .venv/bin/python constraints.txt
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF" $(PIP) --constraint constraints.txt llama-cpp-python
+	@touch $@

@@ -1,0 +1,85 @@
+"""Options that several verbs share, and the way from them to a running model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pronk.api import Llama
+
+DEFAULT_MODEL = "cria"
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL",
+        help="a file or directory of any format, hf:org/name[:file-or-quant], a pulled name, or random:SHAPE[:TYPE]",
+    )  # fmt: skip
+
+
+def add_runtime(parser: argparse.ArgumentParser) -> None:
+    """What goes with every verb that runs a model."""
+    group = parser.add_argument_group("running the model")
+    group.add_argument("--backend", choices=("cpu", "torch", "cuda", "mps"), default="cpu", help="default: cpu")
+    group.add_argument("--threads", type=positive, help="default: the physical cores this process may use")
+    group.add_argument("--ctx", type=positive, help="tokens of context")
+    group.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="default: f16")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument("-n", "--max-tokens", type=positive, help="default: until the model stops or the context is full")
+    group.add_argument("--temperature", type=float, help="0 is greedy and exactly reproducible")
+    group.add_argument("--top-p", type=float)
+    group.add_argument("--top-k", type=int)
+    group.add_argument("--min-p", type=float)
+    group.add_argument("--repetition-penalty", type=float)
+    group.add_argument("--seed", type=int)
+    group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="may be given several times")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
+
+
+def positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is less than 1")
+    return value
+
+
+def load_model(args: argparse.Namespace, **more: Any) -> Llama:
+    from pronk.api import load
+
+    return load(
+        args.model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more
+    )
+
+
+def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Only what was asked for: the model's own defaults hold for the rest."""
+    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    if args.stop:
+        chosen["stop"] = tuple(args.stop)
+    return chosen
+
+
+def read_prompt(args: argparse.Namespace) -> str | None:
+    """-p, else standard input when it is no terminal, else None."""
+    if args.prompt is not None:
+        return str(args.prompt)
+    if not sys.stdin.isatty():
+        return sys.stdin.read()
+    return None
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, ensure_ascii=False))
