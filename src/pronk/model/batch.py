@@ -33,12 +33,12 @@ def make_batch(
     block: int,
     *,
     all_logits: bool = False,
-    wants_logits: Sequence[bool] | None = None,
+    wants_logits: Sequence[int] | None = None,
 ) -> Batch:
     """A Batch from (new token ids, tokens already cached, pages) for each sequence.
 
-    Logits are asked for at each sequence's last row, or at every row with `all_logits`; `wants_logits` leaves out
-    the sequences whose prompt goes on in a later step.
+    Logits are asked for at each sequence's last row, or at every row with `all_logits`; `wants_logits` says instead of
+    how many of its last rows: 0 for a prompt that goes on in a later step, more than 1 where the prompt is scored.
     """
     tokens: list[int] = []
     positions: list[int] = []
@@ -54,8 +54,8 @@ def make_batch(
         slots.extend(pages[p // block] * block + p % block for p in span)
         starts.append(len(tokens))
         tables[s, : len(pages)] = pages
-        if wants_logits is None or wants_logits[s]:
-            rows.extend(range(starts[-2], starts[-1]) if all_logits else [starts[-1] - 1])
+        wanted = len(ids) if all_logits else 1 if wants_logits is None else wants_logits[s]
+        rows.extend(range(starts[-1] - wanted, starts[-1]))
     return Batch(
         tokens=np.array(tokens, np.int32),
         positions=np.array(positions, np.int32),

@@ -17,6 +17,7 @@ from pronk.config import ModelConfig
 from pronk.errors import CheckpointError
 from pronk.model.batch import Batch
 from pronk.model.ops import Backend
+from pronk.tensors import types
 from pronk.tensors.lazy import LazyTensor
 
 
@@ -47,7 +48,7 @@ class LlamaModel:
     def forward(self, batch: Batch, cache: Any) -> NDArray[np.float32]:
         """Logits (R, V) of the batch's logit rows. Writes the batch's keys and values into `cache`."""
         ops, eps = self.ops, self.config.norm_eps
-        b = ops.prepare(batch, self.config)
+        b = ops.prepare(batch, self.config, cache)
         x = ops.embed(self.tok_embeddings, b.tokens)  # (T, D)
         for i, layer in enumerate(self.layers):
             h = ops.rms_norm(x, layer.attention_norm, eps)
@@ -65,7 +66,8 @@ class LlamaModel:
 
 
 def load_model(config: ModelConfig, tensors: Mapping[str, LazyTensor], ops: Backend[Any]) -> LlamaModel:
-    """Hand every tensor to the backend. Raises CheckpointError for a tensor that is missing or of another shape."""
+    """Hand every tensor to the backend. Raises CheckpointError (`check_tensors`) before anything is loaded, and
+    BackendError where the backend has too little memory."""
     check_tensors(config, tensors)
 
     def weight(name: str) -> Any:
@@ -100,10 +102,25 @@ def load_model(config: ModelConfig, tensors: Mapping[str, LazyTensor], ops: Back
 
 
 def check_tensors(config: ModelConfig, tensors: Mapping[str, LazyTensor]) -> None:
-    """Raises CheckpointError unless `tensors` has every tensor of `config` in its shape."""
-    for name, shape in config.tensor_shapes().items():
+    """Raises CheckpointError unless `tensors` has every tensor of `config`, in its shape and of a type that this version
+    computes with, and nothing else: a tensor that is not understood would be arithmetic left out."""
+    shapes = config.tensor_shapes()
+    for name, shape in shapes.items():
         if name not in tensors:
-            raise CheckpointError(f"{name} is missing, expected {shape}; the checkpoint is incomplete (a missing shard?)")
-        found = tensors[name].shape
-        if found != shape:
-            raise CheckpointError(f"{name} is {found}, expected {shape} from the config; the two do not belong together")
+            raise CheckpointError(
+                f"{name} is missing, expected {shape}; the checkpoint is incomplete (a missing shard?)"
+            )
+        found = tensors[name]
+        if found.shape != shape:
+            raise CheckpointError(
+                f"{name} is {found.shape}, expected {shape} from the config; the two do not belong together"
+            )
+        if found.type not in types.COMPUTABLE:
+            known = ", ".join(sorted(t.name for t in types.COMPUTABLE))
+            raise CheckpointError(
+                f"{name} is {found.type}, which this version cannot compute with, expected one of {known};"
+                " take a file quantized to one of these"
+            )
+    for name in tensors:
+        if name not in shapes:
+            raise CheckpointError(f"{name} is no tensor of this model by its config, expected {len(shapes)} others")

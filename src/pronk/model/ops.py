@@ -1,13 +1,16 @@
 """What a backend provides. `llama.py` is written over these few operations and nothing else.
 
-Sizes: T tokens in the batch, D model width, H query heads, K key/value heads, E head width, F feed-forward width,
-V vocabulary, R rows whose logits are wanted. Arrays, weights, batches and caches are the backend's own kinds; the forward
+Sizes: T tokens in the batch, D model width, H query heads, K key/value heads, E head width, F feed-forward width, V
+vocabulary, R rows whose logits are wanted. Arrays, weights, batches and caches are the backend's own kinds; the forward
 pass only hands them on.
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pronk.config import ModelConfig
 from pronk.model.batch import Batch
@@ -70,10 +73,10 @@ class Backend(Ops[Array], Protocol[Array]):
         """Pages (blocks, K, block, E) for keys and for values of each layer. kv_type: "f16" or "f32"."""
         ...
 
-    def prepare(self, batch: Batch, config: ModelConfig) -> Any:
-        """The batch in the backend's form, with whatever all layers share (rotary tables)."""
+    def prepare(self, batch: Batch, config: ModelConfig, cache: Any) -> Any:
+        """The batch in the backend's form, with whatever all layers share (rotary tables, masks)."""
         ...
 
-    def logits(self, x: Array) -> Any:
-        """(R, V) float32 NumPy array."""
+    def logits(self, x: Array) -> NDArray[np.float32]:
+        """(R, V), the caller's to keep."""
         ...

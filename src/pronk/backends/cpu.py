@@ -1,0 +1,152 @@
+"""Ops over our C++ kernels and NumPy: the default backend, and the one without PyTorch.
+
+Weights are the checkpoint's own bytes, in their own type; what is mapped stays mapped. Arrays are float32. A row's result
+is the same bits whatever else is in the batch, however its prompt was cut, with any number of threads.
+
+A token is some 150 calls, so a call does nothing in Python that could be done when the model is loaded.
+
+Shapes: T tokens, R rows whose logits are wanted, D model width, H query heads, K key/value heads, E head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pronk import native
+from pronk.config import ModelConfig
+from pronk.errors import BackendError
+from pronk.model.batch import Batch
+from pronk.tensors.lazy import LazyTensor
+
+Array = NDArray[np.float32]
+
+_KV_DTYPES = {"f16": np.float16, "f32": np.float32}
+
+
+@dataclass(frozen=True)
+class Weight:
+    matrix: native.Matrix  # (out, in)
+    bias: Array | None  # (out)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """For each layer: keys and values, (blocks, K, block, E)."""
+
+    keys: tuple[NDArray[np.floating], ...]
+    values: tuple[NDArray[np.floating], ...]
+
+
+@dataclass(frozen=True)
+class CpuBatch:
+    """A Batch, with what all layers share."""
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    slots: NDArray[np.int32]
+    query_starts: NDArray[np.int32]
+    context_lens: NDArray[np.int32]
+    block_tables: NDArray[np.int32]
+    logit_rows: NDArray[np.int32] | None  # None: all rows
+    cos: Array  # (T, E/2)
+    sin: Array
+
+
+class CpuBackend:
+    """Backend over `pronk.native`. `threads` is set for the whole process."""
+
+    name = "cpu"
+
+    def __init__(self, *, threads: int | None = None) -> None:
+        if threads is not None:
+            native.set_threads(threads)
+
+    # Crossing the border
+
+    def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Weight:
+        rows, columns = tensor.shape
+        return Weight(
+            matrix=native.Matrix(tensor.load(), tensor.type.id, rows, columns),
+            bias=None if bias is None else bias.array(),
+        )
+
+    def vector(self, tensor: LazyTensor) -> Array:
+        return tensor.array()
+
+    def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Cache:
+        """Zeroed pages, "f16" or "f32". The system gives their memory when they are first written to."""
+        if kv_type not in _KV_DTYPES:
+            raise BackendError(f"the key/value cache cannot be {kv_type!r} on this backend, expected 'f16' or 'f32'")
+        shape = (blocks, config.n_kv_heads, block, config.head_dim)
+        try:
+            pages = [np.zeros(shape, _KV_DTYPES[kv_type]) for _ in range(2 * config.n_layers)]
+        except MemoryError:
+            raise BackendError(
+                f"too little memory for the key/value cache of {blocks * block} tokens; choose a smaller --ctx"
+            ) from None
+        return Cache(keys=tuple(pages[::2]), values=tuple(pages[1::2]))
+
+    def prepare(self, batch: Batch, config: ModelConfig, cache: Cache) -> CpuBatch:
+        cos, sin = _rotary(batch.positions, config)
+        return CpuBatch(
+            tokens=batch.tokens,
+            positions=batch.positions,
+            slots=batch.slots,
+            query_starts=batch.query_starts,
+            context_lens=batch.context_lens,
+            block_tables=batch.block_tables,
+            logit_rows=None if len(batch.logit_rows) == len(batch.tokens) else batch.logit_rows,
+            cos=cos,
+            sin=sin,
+        )
+
+    def logits(self, x: Array) -> Array:
+        return x
+
+    # Ops
+
+    def embed(self, table: Weight, ids: NDArray[np.int32]) -> Array:
+        return native.embed(table.matrix, ids)
+
+    def rms_norm(self, x: Array, gain: Array, eps: float) -> Array:
+        return native.rms_norm(x, gain, eps)
+
+    def linear(self, x: Array, *weights: Weight, batch: CpuBatch) -> tuple[Array, ...]:
+        results = native.linear(x, [weight.matrix for weight in weights])
+        for y, weight in zip(results, weights, strict=True):
+            if weight.bias is not None:
+                y += weight.bias
+        return results
+
+    def attention(self, q: Array, k: Array, v: Array, batch: CpuBatch, cache: Cache, layer: int) -> Array:
+        return native.attention(
+            q, k, v, batch.cos, batch.sin, batch.positions, batch.slots, batch.query_starts, batch.context_lens,
+            batch.block_tables, cache.keys[layer], cache.values[layer],
+        )  # fmt: skip
+
+    def silu_mul(self, gate: Array, up: Array) -> Array:
+        return native.silu_mul(gate, up)
+
+    def add(self, x: Array, y: Array) -> Array:
+        return native.add(x, y)
+
+    def take(self, x: Array, batch: CpuBatch) -> Array:
+        return x if batch.logit_rows is None else x[batch.logit_rows]
+
+    def reduce(self, x: Array) -> Array:
+        return x
+
+
+def _rotary(positions: NDArray[np.int32], config: ModelConfig) -> tuple[Array, Array]:
+    """cos and sin (T, E/2) of position x inverse frequency, both float32, as Meta's code and transformers have it."""
+    angles = positions.astype(np.float32)[:, None] * _frequencies(config)
+    return np.cos(angles), np.sin(angles)
+
+
+@lru_cache(maxsize=8)
+def _frequencies(config: ModelConfig) -> Array:
+    return np.array(config.inverse_frequencies(), np.float32)  # (E/2)
