@@ -1,0 +1,195 @@
+// How a product is cut into tasks for the thread pool. The arithmetic is in the kernels of each instruction set.
+#include "pronk/matmul.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <new>
+
+#include "pronk/kernels.hpp"
+#include "pronk/thread_pool.hpp"
+
+namespace pronk {
+
+namespace {
+
+// Memory that a thread keeps and uses again for every product.
+class Scratch {
+ public:
+  ~Scratch() { release(); }
+  std::uint8_t* get(std::size_t bytes) {
+    if (bytes > size_) {
+      release();
+      memory_ = static_cast<std::uint8_t*>(::operator new(bytes, kAlignment));
+      size_ = bytes;
+    }
+    return memory_;
+  }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  void release() {
+    if (memory_ != nullptr) ::operator delete(memory_, kAlignment);
+    memory_ = nullptr;
+    size_ = 0;
+  }
+  std::uint8_t* memory_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+thread_local Scratch task_scratch, activation_scratch[2];
+
+constexpr std::size_t align(std::size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
+
+// x in the form for weights in blocks of `block` values, in memory of the calling thread.
+Activations quantize(const float* x, int rows, int cols, int block, Scratch& memory) {
+  Activations a;
+  a.rows = rows;
+  a.cols = cols;
+  a.block = block;
+  a.x = x;
+  a.stride = (cols + 511) / 512 * 512;
+  const auto stride = static_cast<std::size_t>(a.stride), count = static_cast<std::size_t>(rows) * stride;
+  const std::size_t q = align(count), scales = align(count / static_cast<std::size_t>(block) * sizeof(float));
+  const std::size_t sums = align(count / 16 * sizeof(std::int16_t));
+  std::uint8_t* base = memory.get(q + scales + sums + align(block == 32 ? scales : 0) + 64);
+  auto* q_rows = reinterpret_cast<std::int8_t*>(base);
+  auto* scale_rows = reinterpret_cast<float*>(base + q);
+  auto* sum_rows = reinterpret_cast<std::int16_t*>(base + q + scales);
+  auto* scaled_rows = block == 32 ? reinterpret_cast<float*>(base + q + scales + sums) : nullptr;
+  const auto one_row = [&](int t) {
+    const std::size_t at = static_cast<std::size_t>(t) * stride,
+                      in = static_cast<std::size_t>(t) * static_cast<std::size_t>(cols);
+    kernels().matmul.quantize(x + in, cols, a.stride, block, q_rows + at,
+                              scale_rows + at / static_cast<std::size_t>(block), sum_rows + at / 16,
+                              scaled_rows == nullptr ? nullptr : scaled_rows + at / 32);
+  };
+  constexpr std::size_t kWorthSharing = 64 << 10;  // values; below it a thread is done before another has woken
+  if (count < kWorthSharing) {
+    for (int t = 0; t < rows; ++t) one_row(t);
+  } else {
+    ThreadPool::instance().run([&](int part, int parts) {
+      const auto cut = [&](int p) { return static_cast<int>(static_cast<std::int64_t>(rows) * p / parts); };
+      for (int t = cut(part); t < cut(part + 1); ++t) one_row(t);
+    });
+  }
+  a.q = q_rows;
+  a.scale = scale_rows;
+  a.sums = sum_rows;
+  a.scaled_sum = scaled_rows;
+  return a;
+}
+
+// One weight of a `linear`, cut into tasks of `step` rows.
+struct Job {
+  const MatrixView* weight;
+  const Activations* x;
+  MatmulKernel kernel;
+  float* out;
+  int step;
+  std::int64_t first_task, tasks;
+};
+
+// A task of a few-rows kernel reads about this much of the weight: enough to stream, little enough that no thread waits
+// long for the last one.
+constexpr std::int64_t kTaskBytes = 128 << 10;
+
+int task_rows(const MatrixView& weight, bool many) {
+  if (many) return kPanelRows;
+  const std::int64_t rows = kTaskBytes / weight.row_bytes;
+  return static_cast<int>(std::clamp<std::int64_t>(rows / 16 * 16, 16, 4096));  // whole cache lines of y
+}
+
+void run_task(const Job& job, std::int64_t task, std::uint8_t* scratch) {
+  const std::int64_t row = task * job.step;
+  const MatrixView& weight = *job.weight;
+  job.kernel({.weights = weight.data + row * weight.row_bytes,
+              .row_bytes = weight.row_bytes,
+              .rows = static_cast<int>(std::min<std::int64_t>(job.step, weight.rows - row)),
+              .cols = static_cast<int>(weight.cols),
+              .x = job.x,
+              .out = job.out + row,
+              .out_stride = weight.rows,
+              .scratch = scratch});
+}
+
+// Threads draw tasks in order from one counter, so that no thread waits for a slower one.
+void run_jobs(const Job* jobs, int count, std::size_t scratch) {
+  const std::int64_t tasks = jobs[count - 1].first_task + jobs[count - 1].tasks;
+  std::atomic<std::int64_t> next{0};
+  ThreadPool::instance().run([&](int, int) {
+    std::uint8_t* memory = task_scratch.get(scratch);
+    for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+      int j = 0;
+      while (task >= jobs[j].first_task + jobs[j].tasks) ++j;
+      run_task(jobs[j], task - jobs[j].first_task, memory);
+    }
+  });
+}
+
+constexpr int kMostJobs = 8;  // weights in one pool job; more are done in turns
+
+}  // namespace
+
+void linear(const float* x, int rows, int cols, const MatrixView* weights, int count, float* const* y) {
+  if (rows == 0 || count == 0) return;
+  const MatmulKernels& matmul = kernels().matmul;
+  const bool many = rows >= matmul.many_rows_from;
+  Activations forms[3];  // by block: none, 32, 256
+  Job jobs[kMostJobs];
+  for (int done = 0; done < count; done += kMostJobs) {
+    const int n = std::min(kMostJobs, count - done);
+    std::int64_t tasks = 0;
+    for (int i = 0; i < n; ++i) {
+      const MatrixView& weight = weights[done + i];
+      const int block = type_info(weight.type)->block;
+      const int form = block == 1 ? 0 : block == 32 ? 1 : 2;
+      if (forms[form].x == nullptr) {
+        if (form == 0) {
+          forms[0] = {.rows = rows, .cols = cols, .stride = cols, .x = x};
+        } else {
+          forms[form] = quantize(x, rows, cols, block, activation_scratch[form - 1]);
+        }
+      }
+      const int step = task_rows(weight, many);
+      const std::int64_t own = (weight.rows + step - 1) / step;
+      jobs[i] = {&weight, &forms[form], (many ? matmul.many_rows : matmul.few_rows)[weight.type], y[done + i], step,
+                 tasks,   own};
+      tasks += own;
+    }
+    run_jobs(jobs, n, scratch_bytes(static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)));
+  }
+}
+
+namespace {
+
+// body(first, last) over [0, count) in parts, on as many threads as `bytes` of work are worth.
+template <class F>
+void for_ranges(std::int64_t count, std::int64_t bytes, const F& body) {
+  constexpr std::int64_t kWorthSharing = 256 << 10;
+  if (bytes < kWorthSharing) return body(0, count);
+  ThreadPool::instance().run([&](int part, int parts) { body(count * part / parts, count * (part + 1) / parts); });
+}
+
+}  // namespace
+
+void embed(const MatrixView& table, const std::int32_t* ids, int count, float* out) {
+  const TypeInfo& type = *type_info(table.type);
+  const auto blocks = static_cast<std::size_t>(table.cols / type.block);
+  for_ranges(count, count * table.cols * 4, [&](std::int64_t first, std::int64_t last) {
+    for (std::int64_t i = first; i < last; ++i)
+      type.decode(table.data + ids[i] * table.row_bytes, blocks, out + i * table.cols);
+  });
+}
+
+void decode(const std::uint8_t* data, int type, std::int64_t count, float* out) {
+  const TypeInfo& info = *type_info(type);
+  for_ranges(count / info.block, count * 4, [&](std::int64_t first, std::int64_t last) {
+    info.decode(data + first * info.bytes, static_cast<std::size_t>(last - first), out + first * info.block);
+  });
+}
+
+}  // namespace pronk

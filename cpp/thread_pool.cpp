@@ -1,0 +1,175 @@
+// The pool of thread_pool.hpp. One job is current at a time; `ticket` counts jobs, and a worker that sees a new number
+// takes its part. Workers and the caller spin for a bounded time before they sleep (std::atomic::wait: a futex on
+// Linux).
+#include "pronk/thread_pool.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#if defined(__x86_64__) || defined(_M_X64)
+#include <immintrin.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace pronk {
+
+namespace {
+
+// Between two kernels of a token lies some 20 us of other work; a wake-up costs as much again. Ten of these spans is
+// also short enough that an idle process is idle.
+constexpr std::chrono::microseconds kSpin{200};
+
+inline void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("isb");  // the customary pause on ARM: `yield` does nothing there
+#endif
+}
+
+// Waits until value != old: by spinning if `spin`, then asleep.
+std::uint32_t wait_change(const std::atomic<std::uint32_t>& value, std::uint32_t old, bool spin) {
+  if (spin) {
+    const auto end = std::chrono::steady_clock::now() + kSpin;
+    do {
+      for (int i = 0; i < 32; ++i) {
+        const std::uint32_t now = value.load(std::memory_order_acquire);
+        if (now != old) return now;
+        pause();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+  }
+  std::uint32_t now;
+  while ((now = value.load(std::memory_order_acquire)) == old) value.wait(old, std::memory_order_acquire);
+  return now;
+}
+
+thread_local bool inside_body = false;
+
+std::atomic<ThreadPool*> current{nullptr};
+std::atomic<int> wanted{0};  // the size asked for last, kept over a fork; 0: usable_cores()
+
+}  // namespace
+
+struct ThreadPool::State {
+  std::mutex turn;  // held by the thread whose job is current
+  std::vector<std::thread> workers;
+  std::atomic<int> size{1};
+  bool spin = true;
+  bool stop = false;           // published by the next ticket
+  const Body* body = nullptr;  // published by the next ticket
+  std::atomic<std::uint32_t> ticket{0};
+  std::atomic<std::uint32_t> running{0};  // workers that have not finished the current job
+  std::mutex error_lock;
+  std::exception_ptr error;
+
+  // An exception must not leave a worker: it is kept, and the caller throws it.
+  void call(const Body& job, int part) {
+    inside_body = true;
+    try {
+      job(part, size.load(std::memory_order_relaxed));
+    } catch (...) {
+      const std::lock_guard<std::mutex> hold(error_lock);
+      if (!error) error = std::current_exception();
+    }
+    inside_body = false;
+  }
+
+  void work(int part, std::uint32_t seen) {
+    for (;;) {
+      seen = wait_change(ticket, seen, spin);
+      if (stop) return;
+      call(*body, part);
+      if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) running.notify_one();
+    }
+  }
+
+  void join_workers() {
+    if (workers.empty()) return;
+    stop = true;
+    ticket.fetch_add(1, std::memory_order_acq_rel);
+    ticket.notify_all();
+    for (std::thread& worker : workers) worker.join();
+    workers.clear();
+    stop = false;
+  }
+
+  void start_workers(int threads) {
+    spin = threads <= usable_cores();  // with more threads than cores, spinning takes the time the others need
+    size.store(threads, std::memory_order_relaxed);
+    const std::uint32_t seen = ticket.load(std::memory_order_relaxed);
+    for (int part = 1; part < threads; ++part) {
+      workers.emplace_back([this, part, seen] { work(part, seen); });
+    }
+  }
+};
+
+ThreadPool::ThreadPool() : state_(std::make_unique<State>()) {
+  const int threads = wanted.load(std::memory_order_relaxed);
+  state_->start_workers(threads > 0 ? threads : usable_cores());
+}
+
+ThreadPool::~ThreadPool() {
+  state_->join_workers();
+}
+
+// The pool is made at its first use and never destroyed: at exit its threads end with the process. After a fork the
+// child has none of the threads, and locks may be held by threads that are gone, so it forgets the pool and makes
+// another.
+ThreadPool& ThreadPool::instance() {
+  ThreadPool* pool = current.load(std::memory_order_acquire);
+  if (pool != nullptr) return *pool;
+#if defined(__unix__) || defined(__APPLE__)
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { current.store(nullptr); });
+  (void)registered;
+#endif
+  auto* made = new ThreadPool();
+  if (current.compare_exchange_strong(pool, made)) return *made;
+  delete made;  // another thread was quicker
+  return *pool;
+}
+
+int ThreadPool::size() const {
+  return state_->size.load(std::memory_order_relaxed);
+}
+
+void ThreadPool::resize(int threads) {
+  threads = std::max(threads, 1);
+  const std::lock_guard<std::mutex> hold(state_->turn);
+  wanted.store(threads, std::memory_order_relaxed);
+  if (threads == size()) return;
+  state_->join_workers();
+  state_->start_workers(threads);
+}
+
+void ThreadPool::run(const Body& body) {
+  State& s = *state_;
+  if (inside_body) {
+    const int parts = size();
+    for (int part = 0; part < parts; ++part) body(part, parts);
+    return;
+  }
+  const std::lock_guard<std::mutex> hold(s.turn);
+  if (s.workers.empty()) {
+    s.call(body, 0);
+  } else {
+    s.body = &body;
+    s.running.store(static_cast<std::uint32_t>(s.workers.size()), std::memory_order_relaxed);
+    s.ticket.fetch_add(1, std::memory_order_acq_rel);
+    s.ticket.notify_all();
+    s.call(body, 0);
+    std::uint32_t left;
+    while ((left = s.running.load(std::memory_order_acquire)) != 0) wait_change(s.running, left, s.spin);
+  }
+  if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
+}
+
+}  // namespace pronk
