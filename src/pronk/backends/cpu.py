@@ -1,7 +1,7 @@
 """Ops over our C++ kernels and NumPy: the default backend, and the one without PyTorch.
 
-Weights are the checkpoint's own bytes, in their own type; what is mapped stays mapped. Arrays are float32. A row's result
-is the same bits whatever else is in the batch, however its prompt was cut, with any number of threads.
+Weights are the checkpoint's own bytes, in their own type; what is mapped stays mapped. Arrays are float32. A row's
+result is the same bits whatever else is in the batch, however its prompt was cut, with any number of threads.
 
 A token is some 150 calls, so a call does nothing in Python that could be done when the model is loaded.
 
@@ -16,10 +16,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk import native
 from pronk.config import ModelConfig
 from pronk.errors import BackendError
 from pronk.model.batch import Batch
+from pronk.native import layers, matmul, runtime
 from pronk.tensors.lazy import LazyTensor
 
 Array = NDArray[np.float32]
@@ -29,7 +29,7 @@ _KV_DTYPES = {"f16": np.float16, "f32": np.float32}
 
 @dataclass(frozen=True)
 class Weight:
-    matrix: native.Matrix  # (out, in)
+    matrix: matmul.Matrix  # (out, in)
     bias: Array | None  # (out)
 
 
@@ -63,14 +63,14 @@ class CpuBackend:
 
     def __init__(self, *, threads: int | None = None) -> None:
         if threads is not None:
-            native.set_threads(threads)
+            runtime.set_threads(threads)
 
     # Crossing the border
 
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Weight:
         rows, columns = tensor.shape
         return Weight(
-            matrix=native.Matrix(tensor.load(), tensor.type.id, rows, columns),
+            matrix=matmul.Matrix(tensor.load(), tensor.type.id, rows, columns),
             bias=None if bias is None else bias.array(),
         )
 
@@ -110,29 +110,29 @@ class CpuBackend:
     # Ops
 
     def embed(self, table: Weight, ids: NDArray[np.int32]) -> Array:
-        return native.embed(table.matrix, ids)
+        return matmul.embed(table.matrix, ids)
 
     def rms_norm(self, x: Array, gain: Array, eps: float) -> Array:
-        return native.rms_norm(x, gain, eps)
+        return layers.rms_norm(x, gain, eps)
 
     def linear(self, x: Array, *weights: Weight, batch: CpuBatch) -> tuple[Array, ...]:
-        results = native.linear(x, [weight.matrix for weight in weights])
+        results = matmul.linear(x, [weight.matrix for weight in weights])
         for y, weight in zip(results, weights, strict=True):
             if weight.bias is not None:
                 y += weight.bias
         return results
 
     def attention(self, q: Array, k: Array, v: Array, batch: CpuBatch, cache: Cache, layer: int) -> Array:
-        return native.attention(
+        return layers.attention(
             q, k, v, batch.cos, batch.sin, batch.positions, batch.slots, batch.query_starts, batch.context_lens,
             batch.block_tables, cache.keys[layer], cache.values[layer],
         )  # fmt: skip
 
     def silu_mul(self, gate: Array, up: Array) -> Array:
-        return native.silu_mul(gate, up)
+        return layers.silu_mul(gate, up)
 
     def add(self, x: Array, y: Array) -> Array:
-        return native.add(x, y)
+        return layers.add(x, y)
 
     def take(self, x: Array, batch: CpuBatch) -> Array:
         return x if batch.logit_rows is None else x[batch.logit_rows]

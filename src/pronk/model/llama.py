@@ -102,8 +102,8 @@ def load_model(config: ModelConfig, tensors: Mapping[str, LazyTensor], ops: Back
 
 
 def check_tensors(config: ModelConfig, tensors: Mapping[str, LazyTensor]) -> None:
-    """Raises CheckpointError unless `tensors` has every tensor of `config`, in its shape and of a type that this version
-    computes with, and nothing else: a tensor that is not understood would be arithmetic left out."""
+    """Raises CheckpointError unless `tensors` has every tensor of `config`, in its shape and of a type that this
+    version computes with, and nothing else: a tensor that is not understood would be arithmetic left out."""
     shapes = config.tensor_shapes()
     for name, shape in shapes.items():
         if name not in tensors:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +70,10 @@ def _second_half(model: LlamaModel, cache: object, window: list[int]) -> list[fl
     first, last = len(window) // 2, len(window) - 1  # rows whose logits are scored: first .. last - 1
     scores: list[float] = []
     for start in range(0, last, _CHUNK):
-        ids = window[start : min(start + _CHUNK, last)]
-        rows = np.arange(max(first - start, 0), len(ids), dtype=np.int32)
-        batch = replace(make_batch([(ids, start, [0])], len(window)), logit_rows=rows)
-        logits = model.forward(batch, cache)  # (R, V)
-        scores.extend(negative_log_likelihood(logits, window[start + len(ids) - len(rows) + 1 : start + len(ids) + 1]))
+        end = min(start + _CHUNK, last)
+        rows = max(end - max(start, first), 0)
+        logits = model.forward(make_batch([(window[start:end], start, [0])], len(window), wants_logits=[rows]), cache)
+        scores.extend(negative_log_likelihood(logits, window[end - rows + 1 : end + 1]))
     return scores
 
 
