@@ -53,7 +53,8 @@ _HOMES = {
     "pronk.engine.sampling": ("SamplingParams",),
     "pronk.text.messages": ("Message", "Tool", "ToolCall"),
     "pronk.errors": (
-        "BackendError", "ChatFormatError", "CheckpointError", "DownloadError", "PronkError", "RequestError", "TokenizerError",
+        "BackendError", "ChatFormatError", "CheckpointError", "DownloadError", "PronkError", "RequestError",
+        "TokenizerError",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

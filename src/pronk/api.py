@@ -1,0 +1,384 @@
+"""pronk's Python face: `load` a model, then chat, complete, score.
+
+    llama = pronk.load("cria")
+    print(llama.chat("Tell me a story about a llama.").text)
+
+A Llama may be used from several threads at once; what they ask for runs together.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, SupportsIndex, cast, get_args, overload
+
+from pronk.backends import make_backend
+from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.open import open_checkpoint
+from pronk.config import ModelConfig
+from pronk.engine.config import EngineConfig, engine_config
+from pronk.engine.engine import Engine
+from pronk.engine.logprobs import TokenLogprob
+from pronk.engine.request import Request
+from pronk.engine.runner import Runner
+from pronk.engine.sampling import SamplingParams
+from pronk.errors import ChatFormatError, CheckpointError, RequestError, TokenizerError
+from pronk.model.llama import LlamaModel, load_model
+from pronk.model.perplexity import Perplexity, perplexity
+from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
+from pronk.text.chat import chat_format as make_chat_format
+from pronk.text.messages import ChatFormat, Message, Role, Tool
+from pronk.text.tokenizer import Tokenizer
+
+__all__ = ["ChatResult", "ChatStream", "Completion", "CompletionStream", "Llama", "Piece", "load"]
+
+MessageLike = Message | Mapping[str, Any]
+ToolLike = Tool | Mapping[str, Any] | str
+Prompt = str | Sequence[int]
+
+
+def load(
+    spec: str | Path,
+    *,
+    backend: str = "cpu",
+    threads: int | None = None,
+    context: int | None = None,
+    kv_type: Literal["f16", "f32"] = "f16",
+    dtype: str | None = None,
+    chat_format: str | None = None,
+    max_sequences: int = 16,
+    token_budget: int = 512,
+    pages: int | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> Llama:
+    """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
+
+    context: tokens of one conversation, prompt and answer; by default the model's own, at most 8192.
+    kv_type: of the key/value cache, "f16" or "f32".
+    dtype: what the torch backends compute in; the cpu backend computes in the types of the file.
+    chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "template" or "plain" instead of what the model says.
+    max_sequences, token_budget, pages: requests that run at once, tokens in a step, pages of 32 tokens in the cache.
+    tokenizer: instead of the checkpoint's own.
+    Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
+    """
+    checkpoint = open_checkpoint(spec)
+    config = engine_config(
+        checkpoint.config,
+        context=context,
+        pages=pages,
+        max_sequences=max_sequences,
+        token_budget=token_budget,
+        kv_type=kv_type,
+    )
+    model = load_model(checkpoint.config, checkpoint.tensors, make_backend(backend, threads=threads, dtype=dtype))
+    return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format)
+
+
+class Llama:
+    """An open model. Close it, or use it in a `with` block, to give its memory back at once.
+
+    `defaults` are the sampling parameters that hold where a call says nothing: the checkpoint's recommendation, else
+    temperature 0.6 and top_p 0.9.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        model: LlamaModel,
+        engine_config: EngineConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        chat_format: str | None = None,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.engine_config = engine_config
+        self.defaults = _defaults(checkpoint)
+        self._chat_variant = chat_format
+        self._tokenizer = tokenizer
+        self._no_tokenizer: TokenizerError | None = None
+        if tokenizer is None:
+            try:
+                self._tokenizer = checkpoint.load_tokenizer()
+            except TokenizerError as error:  # the model still continues ids, so this waits until text is asked for
+                self._no_tokenizer = error
+        cache = model.ops.cache(model.config, engine_config.pages, engine_config.block, engine_config.kv_type)
+        self._running: tuple[LlamaModel, Runner] | None = (
+            model,
+            Runner(Engine(model, cache, self._tokenizer, engine_config)),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.checkpoint.name or self.checkpoint.path.name
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.checkpoint.config
+
+    @property
+    def context(self) -> int:
+        """Tokens of one conversation, prompt and answer together."""
+        return self.engine_config.context
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Raises TokenizerError where the checkpoint has none, or a damaged one."""
+        if self._tokenizer is None:
+            assert self._no_tokenizer is not None
+            raise self._no_tokenizer
+        return self._tokenizer
+
+    @cached_property
+    def chat_format(self) -> ChatFormat:
+        """Raises ChatFormatError where the model has no chat format, or one that is not understood."""
+        return make_chat_format(self.tokenizer, self.checkpoint.chat_template, self._chat_variant)
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[MessageLike],
+        *,
+        system: str | None = ...,
+        tools: Sequence[ToolLike] = ...,
+        stream: Literal[False] = ...,
+        params: SamplingParams | None = ...,
+        **sampling: Any,
+    ) -> ChatResult: ...
+
+    @overload
+    def chat(
+        self,
+        messages: str | Sequence[MessageLike],
+        *,
+        system: str | None = ...,
+        tools: Sequence[ToolLike] = ...,
+        stream: Literal[True],
+        params: SamplingParams | None = ...,
+        **sampling: Any,
+    ) -> ChatStream: ...
+
+    def chat(
+        self,
+        messages: str | Sequence[MessageLike],
+        *,
+        system: str | None = None,
+        tools: Sequence[ToolLike] = (),
+        stream: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> ChatResult | ChatStream:
+        """Answer a question, or a conversation whose last message awaits an answer.
+
+        messages: text of the user, or Messages, or dictionaries {"role", "content"}. system: put in front of them.
+        tools: Tools, OpenAI's dictionaries, or names of built-in ones. params: sampling parameters to start from,
+        instead of `defaults`; `sampling`: fields of SamplingParams by name, such as temperature=0 or max_tokens=100.
+        With `stream`: the pieces as they come, and the whole as `.result`. Raises ChatFormatError, RequestError.
+        """
+        conversation, offered = _messages(messages, system), [_tool(tool) for tool in tools]
+        chosen = self._params(params, sampling)
+        form = self.chat_format
+        if not chosen.ignore_eos:
+            chosen = replace(chosen, stop_ids=form.stop_ids | set(chosen.stop_ids))
+        request = Request(tuple(form.encode(conversation, offered)), chosen)
+        answer = ChatStream(self._runner.run([request]), request.id, form.parser(offered), tuple(chosen.stop))
+        return answer if stream else answer.result
+
+    @overload
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        echo: bool = ...,
+        stream: Literal[False] = ...,
+        params: SamplingParams | None = ...,
+        **sampling: Any,
+    ) -> Completion: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: Sequence[str] | Sequence[Sequence[int]],
+        *,
+        echo: bool = ...,
+        n: int = ...,
+        stream: Literal[False] = ...,
+        params: SamplingParams | None = ...,
+        **sampling: Any,
+    ) -> list[Completion]: ...
+
+    @overload
+    def complete(
+        self,
+        prompt: Prompt | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        echo: bool = ...,
+        n: int = ...,
+        stream: Literal[True],
+        params: SamplingParams | None = ...,
+        **sampling: Any,
+    ) -> CompletionStream: ...
+
+    def complete(
+        self,
+        prompt: Prompt | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        echo: bool = False,
+        n: int | None = None,
+        stream: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Completion | list[Completion] | CompletionStream:
+        """Continue a text, or token ids (taken as they are), or several of either, which run together.
+
+        n: that many continuations of each prompt, next to each other in the list; with a seed, the i-th uses seed + i.
+        echo: put the prompt's text in front. params, sampling, stream: as in `chat`; the pieces of a stream of several
+        say by their `index` where they belong. Raises RequestError, TokenizerError.
+        """
+        prompts, several = _prompts(prompt)
+        if n is not None and n < 1:
+            raise RequestError(f"n is {n}, expected at least 1")
+        chosen = self._params(params, sampling)
+        ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts for _ in range(n or 1)]
+        requests = [Request(tuple(tokens), _nth(chosen, i % (n or 1))) for i, tokens in enumerate(ids)]
+        shown: list[str] = []
+        if echo:
+            shown = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts for _ in range(n or 1)]
+        answer = CompletionStream(self._runner.run(requests), [request.id for request in requests], shown)
+        if stream:
+            return answer
+        return answer.results if several or n is not None else answer.result
+
+    def score(self, text: Prompt, *, top: int = 0) -> list[TokenLogprob]:
+        """The log probability of each token of a text, the first one's None: nothing comes before it. `top` adds the
+        most likely tokens at each place. Raises RequestError for a text longer than the context."""
+        scored = self.complete(
+            self._encode(text) if isinstance(text, str) else text,
+            params=SamplingParams(temperature=0, max_tokens=0, prompt_logprobs=top),
+        )
+        return list(scored.prompt_logprobs)
+
+    def perplexity(
+        self, text: str, window: int = 512, *, progress: Callable[[int, int, Perplexity], None] | None = None
+    ) -> Perplexity:
+        """How well the model predicts a text, by llama.cpp's method: windows of `window` tokens, second half scored."""
+        ids = self._encode(text)
+        return perplexity(
+            self._model,
+            ids,
+            window,
+            bos_id=self.tokenizer.bos_id if self._adds_bos else None,
+            kv_type=self.engine_config.kv_type,
+            progress=progress,
+        )
+
+    def close(self) -> None:
+        """Let go of weights and cache. Streams that are still read keep them until they end."""
+        self._running = None
+
+    def __enter__(self) -> Llama:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Llama {self.name}, context {self.context}{'' if self._running else ', closed'}>"
+
+    @property
+    def _model(self) -> LlamaModel:
+        return self._open()[0]
+
+    @property
+    def _runner(self) -> Runner:
+        return self._open()[1]
+
+    def _open(self) -> tuple[LlamaModel, Runner]:
+        if self._running is None:
+            raise RequestError(f"{self.name} is closed; load it again")
+        return self._running
+
+    @property
+    def _adds_bos(self) -> bool:
+        vocabulary = self.tokenizer.vocabulary
+        return vocabulary is None or vocabulary.add_bos
+
+    def _encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, bos=self._adds_bos)
+
+    def _params(self, params: SamplingParams | None, sampling: Mapping[str, Any]) -> SamplingParams:
+        known = [field.name for field in fields(SamplingParams)]
+        for name in sampling:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+                raise TypeError(f"unknown option {name!r}; {hint}")
+        return replace(params or self.defaults, **sampling)
+
+
+def _defaults(checkpoint: Checkpoint) -> SamplingParams:
+    advice = {f.name: getattr(checkpoint.defaults, f.name) for f in fields(checkpoint.defaults)}
+    try:
+        return SamplingParams(**{name: value for name, value in advice.items() if value is not None})
+    except RequestError as error:
+        raise CheckpointError(f"{checkpoint.path}: generation_config.json: {error}") from None
+
+
+def _nth(params: SamplingParams, index: int) -> SamplingParams:
+    """Parameters of the index-th continuation of one prompt: the same seed would give the same text."""
+    if params.seed is None or index == 0:
+        return params
+    return replace(params, seed=(params.seed + index) % 2**64)
+
+
+def _prompts(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]]) -> tuple[list[Prompt], bool]:
+    """The prompts, and whether there may be several."""
+    if isinstance(prompt, str):
+        return [prompt], False
+    items = list(prompt)
+    if not items:
+        raise RequestError("there is no prompt; give a text, token ids, or a list of either")
+    numbers = [isinstance(item, SupportsIndex) for item in items]
+    if all(numbers):
+        return [cast("list[int]", items)], False
+    if any(numbers):
+        raise RequestError("a prompt mixes token ids with texts; give a text, token ids, or a list of either")
+    return cast("list[Prompt]", items), True
+
+
+def _messages(messages: str | Sequence[MessageLike], system: str | None) -> list[Message]:
+    items = [Message("user", messages)] if isinstance(messages, str) else [_message(m) for m in messages]
+    if system is None:
+        return items
+    if any(message.role == "system" for message in items):
+        raise RequestError("the system prompt is given twice: as `system` and in the messages")
+    return [Message("system", system), *items]
+
+
+def _message(message: MessageLike) -> Message:
+    if isinstance(message, Message):
+        return message
+    role, content = message.get("role"), message.get("content")
+    unknown = set(message) - {"role", "content", "tool_calls", "tool_call_id"}
+    if role not in get_args(Role) or not isinstance(content, str) or unknown:
+        raise ChatFormatError(
+            f"a message is {dict(message)!r:.80}, expected role (one of {', '.join(get_args(Role))}) and content (text)"
+        )
+    return Message(cast("Role", role), content, tuple(message.get("tool_calls", ())), message.get("tool_call_id"))
+
+
+def _tool(tool: ToolLike) -> Tool:
+    """OpenAI's {"type": "function", "function": {...}} or its inner part, or a built-in tool's name."""
+    if isinstance(tool, Tool):
+        return tool
+    if isinstance(tool, str):
+        return Tool(tool)
+    inner = tool.get("function", tool)
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+        raise ChatFormatError(
+            f"a tool is {dict(tool)!r:.80}, expected a function with name, description and parameters"
+        )
+    return Tool(inner["name"], inner.get("description", ""), inner.get("parameters"))

@@ -1,0 +1,74 @@
+"""How requests are scheduled; what a model is stands in ModelConfig, what one request wants in SamplingParams."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from pronk.config import ModelConfig
+from pronk.errors import RequestError
+
+DEFAULT_CONTEXT = 8192
+_FULL_CONTEXTS = 4  # that the page pool holds by default
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """`context` bounds prompt plus answer of one request, in tokens. A step runs at most `token_budget` tokens of at
+    most `max_sequences` requests; the budget is also the longest chunk of a prompt. The cache has `pages` pages of
+    `block` tokens each, shared by all requests.
+    """
+
+    context: int
+    pages: int
+    max_sequences: int = 16
+    token_budget: int = 512
+    block: int = 32
+    kv_type: Literal["f16", "f32"] = "f16"
+
+    def __post_init__(self) -> None:
+        for name in ("context", "pages", "max_sequences", "token_budget", "block"):
+            value = getattr(self, name)
+            if value < 1:
+                raise RequestError(f"{name} is {value}, expected at least 1")
+        if self.token_budget < self.max_sequences:
+            raise RequestError(
+                f"token_budget {self.token_budget} is less than max_sequences {self.max_sequences}; "
+                "every running request needs a token in each step"
+            )
+        if self.kv_type not in ("f16", "f32"):
+            raise RequestError(f"kv_type is {self.kv_type!r}, expected 'f16' or 'f32'")
+
+    @property
+    def capacity(self) -> int:
+        """Tokens that one request may hold: the context, or the whole pool where that is smaller."""
+        return min(self.context, self.pages * self.block)
+
+    def kv_bytes(self, model: ModelConfig) -> int:
+        """Memory of the page pool when all of it has been used; a page that no request used costs none."""
+        values = {"f16": 2.0, "f32": 4.0}[self.kv_type]
+        return self.pages * self.block * model.kv_bytes_per_token(values)
+
+
+def engine_config(
+    model: ModelConfig,
+    *,
+    context: int | None = None,
+    pages: int | None = None,
+    max_sequences: int = 16,
+    token_budget: int = 512,
+    block: int = 32,
+    kv_type: Literal["f16", "f32"] = "f16",
+) -> EngineConfig:
+    """The defaults for a model: its own context, or 8192 tokens where it has more; pages for four full contexts (or for
+    `max_sequences`, if fewer). Raises RequestError for a context longer than the model was made for."""
+    if context is None:
+        context = min(model.context_length, DEFAULT_CONTEXT)
+    elif context > model.context_length:
+        raise RequestError(
+            f"context is {context} tokens, the model's is {model.context_length}; ask for no more than that"
+        )
+    if pages is None:
+        pages = min(max_sequences, _FULL_CONTEXTS) * math.ceil(max(context, 1) / max(block, 1))
+    return EngineConfig(context, pages, max_sequences, token_budget, block, kv_type)

@@ -1,0 +1,129 @@
+"""Many requests through one model, step by step: schedule, run, postprocess.
+
+Runs over anything that has `config` and `forward(batch, cache)`. Not for several threads at once: `runner.py` is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pronk.config import ModelConfig
+from pronk.engine.config import EngineConfig
+from pronk.engine.generation import Generation
+from pronk.engine.request import Output, Request
+from pronk.engine.scheduler import Chunk, Scheduler
+from pronk.errors import RequestError
+from pronk.model.batch import Batch, make_batch
+from pronk.text.tokenizer import Tokenizer
+
+
+class Model(Protocol):
+    """What the engine needs of a model. Invariant: a row's logits never depend on the other rows of the batch."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def forward(self, batch: Batch, cache: Any) -> NDArray[np.float32]:
+        """Logits (R, V) of the batch's logit rows. Writes the batch's keys and values into `cache`."""
+        ...
+
+
+class Engine:
+    """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
+    requests then give ids and no text."""
+
+    def __init__(self, model: Model, cache: Any, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+        self.model = model
+        self.cache = cache
+        self.tokenizer = tokenizer
+        self.config = config
+        self.scheduler = Scheduler(config)
+        self._live: dict[str, Generation] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._live)
+
+    def check(self, request: Request) -> None:
+        """Raises RequestError for a request that can never run. Changes nothing."""
+        length, vocabulary = len(request.prompt), self.model.config.vocab_size
+        if not length:
+            raise RequestError("the prompt has no tokens, expected at least one")
+        if length > self.config.context:
+            raise RequestError(
+                f"the prompt has {length} tokens, the context holds {self.config.context}; "
+                "shorten it or ask for a longer context"
+            )
+        if length > self.config.capacity:
+            raise RequestError(
+                f"the prompt has {length} tokens, the cache's {self.config.pages} pages hold {self.config.capacity}; "
+                "shorten it or ask for more pages"
+            )
+        if request.params.stop and self.tokenizer is None:
+            raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
+        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
+            for token in ids:
+                if not 0 <= token < vocabulary:
+                    raise RequestError(f"{what} has token id {token}, the model's vocabulary ends at {vocabulary - 1}")
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises RequestError as `check` does."""
+        self.check(request)
+        assert request.id not in self._live, f"{request.id} is already running"
+        generation = Generation(request, self.tokenizer, self.config.capacity)
+        self.scheduler.add(generation.sequence)
+        self._live[request.id] = generation
+
+    def cancel(self, request_id: str) -> Output | None:
+        """End a request between steps and free its pages; None for one that has ended or never was."""
+        generation = self._live.get(request_id)
+        return self._ended(generation.cancel()) if generation else None
+
+    def step(self) -> list[Output]:
+        """One forward pass. At most one Output for each request; none for those whose prompt is still being read.
+
+        When the pass fails, the requests in it end with the error and the engine goes on with the others.
+        """
+        plan = self.scheduler.schedule()
+        if not plan:
+            return []
+        try:
+            logits = self._run(plan)
+        except Exception as error:
+            return [self._fail(chunk, error) for chunk in plan]
+        return self._postprocess(plan, logits)
+
+    def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
+        """Logits (wanted rows, V) of each chunk."""
+        wanted = []
+        for chunk in plan:
+            generation = self._live[chunk.sequence.request_id]
+            generation.start()
+            wanted.append(generation.wanted_rows(chunk))
+        pieces = [(c.sequence.ids[c.start : c.end], c.start, c.sequence.pages) for c in plan]
+        batch = make_batch(pieces, self.config.block, wants_logits=wanted)
+        logits = self.model.forward(batch, self.cache)
+        return np.split(logits, np.cumsum(wanted)[:-1])
+
+    def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> list[Output]:
+        outputs = []
+        for chunk, rows in zip(plan, logits, strict=True):
+            try:
+                output = self._live[chunk.sequence.request_id].advance(chunk, rows)
+            except Exception as error:  # of this request alone: logits that are not finite, an id without text
+                outputs.append(self._fail(chunk, error))
+                continue
+            self.scheduler.done(chunk)
+            if output:
+                outputs.append(self._ended(output) if output.finish_reason else output)
+        return outputs
+
+    def _fail(self, chunk: Chunk, error: Exception) -> Output:
+        return self._ended(self._live[chunk.sequence.request_id].fail(error))
+
+    def _ended(self, output: Output) -> Output:
+        self.scheduler.remove(self._live.pop(output.request_id).sequence)
+        return output

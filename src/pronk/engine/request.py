@@ -1,0 +1,71 @@
+"""What goes into the engine and what comes out of it: plain frozen data."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pronk.engine.logprobs import TokenLogprob
+from pronk.engine.sampling import SamplingParams
+
+# "stop": a stop id or stop string; "length": max_tokens; "context": no room for another token; "cancelled": by the
+# caller; "error": the step that ran the request failed.
+FinishReason = Literal["stop", "length", "context", "cancelled", "error"]
+
+_numbers = itertools.count(1)
+
+
+def _next_id() -> str:
+    return f"request-{next(_numbers)}"
+
+
+@dataclass(frozen=True)
+class Request:
+    """A prompt as ids (bos included, where it should have one) and how to continue it. `id` is unique."""
+
+    prompt: tuple[int, ...]
+    params: SamplingParams = field(default_factory=SamplingParams)
+    id: str = field(default_factory=_next_id)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens. A stop token counts as completion: the model had to produce it."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds. `first_token_seconds` runs from the arrival of the request, `prompt_seconds` from the first step that
+    works on it to its first token, `decode_seconds` from there to its last."""
+
+    first_token_seconds: float
+    prompt_seconds: float
+    decode_seconds: float
+    prompt_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one step gave one request.
+
+    `ids` are the new tokens, a stop token left out; `text` is what may be shown, so it can lag behind the ids (half a
+    character, the start of a stop string) and is the last word where a stop string cut it. `logprobs` go with `ids`;
+    `prompt_logprobs` come once, when the prompt has been read. `stopped_by` is the stop id or the stop string.
+    With `finish_reason` this is the request's last output, and `usage` and `timings` are set.
+    """
+
+    request_id: str
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    stopped_by: int | str | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+    error: Exception | None = None

@@ -1,0 +1,120 @@
+"""One engine for several threads, without a thread of its own.
+
+Whoever waits for an output and finds nobody stepping takes the next step, for all requests; the others sleep until it
+is done and find their outputs in their boxes. So concurrent callers share batches, a single caller pays for no
+hand-over between threads, and there is no background work to stop.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from pronk.engine.engine import Engine
+from pronk.engine.request import Output, Request
+
+
+class Runner:
+    """The thread-safe face of an engine, which must not be touched past it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._changed = threading.Condition()  # guards what follows; the engine belongs to the one who steps
+        self._stepping = False
+        self._boxes: dict[str, deque[Output]] = {}
+        self._arrivals: list[Request] = []
+        self._cancelled: list[str] = []
+
+    def run(self, requests: Iterable[Request]) -> Outputs:
+        """Queue requests that run together, and with those of other threads.
+
+        Raises RequestError for a request that can never run, before any of them is queued.
+        """
+        wanted = list(requests)
+        for request in wanted:
+            self._engine.check(request)
+        with self._changed:
+            self._boxes.update((request.id, deque()) for request in wanted)
+            self._arrivals += wanted
+        return Outputs(self, [request.id for request in wanted])
+
+    def cancel(self, ids: Iterable[str]) -> None:
+        """End requests before the next step and free their pages; a last output, "cancelled", says so."""
+        with self._changed:
+            self._cancelled += ids
+            if not self._stepping:
+                self._settle()
+            self._changed.notify_all()
+
+    def wait(self, ids: Iterable[str]) -> list[Output]:
+        """The next outputs of any of these requests, which have not ended. Steps the engine if nobody else does."""
+        while True:
+            stepping, outputs = False, []
+            try:
+                with self._changed:
+                    found = [box.popleft() for i in ids for box in (self._boxes[i],) if box]
+                    if found:
+                        return found
+                    if self._stepping:
+                        self._changed.wait()
+                        continue
+                    stepping = self._stepping = True
+                    self._settle()
+                outputs = self._engine.step()
+            finally:
+                if stepping:
+                    self._step_done(outputs)
+
+    def _step_done(self, outputs: list[Output]) -> None:
+        with self._changed:
+            self._stepping = False
+            self._deliver(outputs)
+            self._settle()
+            self._changed.notify_all()
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Nobody will ask for these outputs any more; what has not ended is cancelled."""
+        with self._changed:
+            self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
+
+    def _settle(self) -> None:
+        """Carry out what was asked for since the last step. Only while nobody steps, or by the one who does."""
+        arrivals, self._arrivals = self._arrivals, []
+        cancelled, self._cancelled = self._cancelled, []
+        for request in arrivals:
+            self._engine.add(request)
+        self._deliver([output for i in cancelled if (output := self._engine.cancel(i))])
+
+    def _deliver(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            if output.request_id in self._boxes:
+                self._boxes[output.request_id].append(output)
+
+
+class Outputs(Iterator[Output]):
+    """The outputs of some requests as they come, until each has ended. Dropping it cancels what has not."""
+
+    def __init__(self, runner: Runner, ids: list[str]) -> None:
+        self._runner = runner
+        self._live = dict.fromkeys(ids)  # in the order of the requests
+        self._ready: deque[Output] = deque()
+
+    def __next__(self) -> Output:
+        if not self._ready:
+            if not self._live:
+                raise StopIteration
+            self._ready += self._runner.wait(self._live)
+        output = self._ready.popleft()
+        if output.finish_reason:
+            self._live.pop(output.request_id, None)
+            self._runner.forget([output.request_id])
+        return output
+
+    def cancel(self) -> None:
+        """End what is still going on. The last outputs can still be read."""
+        self._runner.cancel(self._live)
+
+    def __del__(self) -> None:
+        if self._live:
+            self._runner.forget(self._live)
