@@ -35,12 +35,22 @@ class Tokenizer(Protocol):
         """The data this was built from; None where a tokenizer.json holds a pipeline that is not plain BPE."""
         ...
 
+    def with_stop_ids(self, ids: Iterable[int]) -> Tokenizer:
+        """The same tokenizer with these ids ending an answer too (generation_config.json's list, for instance)."""
+        ...
+
     def encode(self, text: str, *, bos: bool, special: bool = False) -> list[int]:
-        """Ids of text. `bos` puts bos_id first (once; ignored where the model has none)."""
+        """Ids of text. `bos` puts bos_id first (once; ignored where the model has none or starts no text with it).
+
+        Raises TokenizerError for a text that is no Unicode: half of a surrogate pair.
+        """
         ...
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of ids, control tokens left out, broken UTF-8 as U+FFFD. Raises TokenizerError for an id out of range."""
+        """Text of ids, control tokens left out, broken UTF-8 as U+FFFD. Raises TokenizerError for an id out of range.
+
+        sentencepiece's extra space in front of a text is taken back.
+        """
         ...
 
     def token_bytes(self, token_id: int) -> bytes:

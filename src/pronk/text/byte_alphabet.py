@@ -1,0 +1,49 @@
+"""Bytes as printable characters, the way GPT-2 writes them: tokenizer.json and GGUF keep byte-level BPE tokens so.
+
+Source: openai/gpt-2, encoder.py `bytes_to_unicode`. Printable latin-1 bytes stand for themselves; the other 68 take
+the code points from U+0100 on, in order. A space is "Ġ", a newline "Ċ".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = sorted(set(range(256)) - set(_PRINTABLE))
+
+CHARACTERS: dict[int, str] = {
+    **{byte: chr(byte) for byte in _PRINTABLE},
+    **{byte: chr(0x100 + i) for i, byte in enumerate(_OTHERS)},
+}
+_BYTES = {ord(character): byte for byte, character in CHARACTERS.items()}
+
+
+def to_bytes(text: str) -> bytes | None:
+    """The bytes that `text` spells; None when a character is not of the alphabet."""
+    try:
+        return bytes([_BYTES[ord(c)] for c in text])
+    except KeyError:
+        return None
+
+
+def to_text(token: bytes) -> str:
+    return token.decode("latin-1").translate(CHARACTERS)
+
+
+def implied_merges(tokens: Sequence[bytes], ids: Sequence[int]) -> list[tuple[int, int]]:
+    """Every merge that a vocabulary allows when its ids are its ranks, as pairs of ids in rank order.
+
+    tiktoken keeps no merges: it joins any two neighbours whose union is a token, lowest id first. Files that need a
+    list get all of them, ordered by the id of the union and then by the pair, as converted Llama 3 files have it.
+    """
+    rank = {tokens[i]: i for i in ids}
+    merges: list[tuple[int, int]] = []
+    for token in rank:
+        cuts = [
+            (rank[token[:cut]], rank[token[cut:]])
+            for cut in range(1, len(token))
+            if token[:cut] in rank and token[cut:] in rank
+        ]
+        cuts.sort()
+        merges += cuts
+    return merges
