@@ -40,9 +40,8 @@ SHAPES = {
 }
 # Meta's params.json has no word for these.
 NOT_META = {"heads wider than dim / n_heads", "linear rope, biases", "short llama3 rope"}
-CASES = [
-    (shape, form) for shape in SHAPES for form in ("hf", "gguf", "meta1", "meta2") if "meta" not in form or shape not in NOT_META
-]  # fmt: skip
+FORMS = ("hf", "gguf", "meta1", "meta2")
+CASES = [(shape, form) for shape in SHAPES for form in FORMS if "meta" not in form or shape not in NOT_META]
 TOKENS = np.random.default_rng(0).integers(3, 320, 100).tolist()
 
 
@@ -135,7 +134,7 @@ def test_quantized_rows_are_invariant_to_the_batch_too(backend: str, models) -> 
 @pytest.mark.parametrize("backend", ["cpu", "torch"])
 @pytest.mark.parametrize("scaling", ["llama3", "linear"])
 def test_long_positions(backend: str, scaling: str) -> None:
-    """The last tokens of a context eight times the original one. Positions are what matters: attention reads few tokens."""
+    """The last tokens of a context eight times the original one."""
     rope = llama3_scaling(original=1024) if scaling == "llama3" else linear_scaling(8.0)
     shape = Shape(n_layers=1, context=8192, theta=5e5, scaling=rope, head_dim=64, n_heads=2, n_kv_heads=1)
     model = random_llama(shape)

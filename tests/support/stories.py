@@ -1,8 +1,8 @@
 """The trained stories260K model: as it is, and embedded exactly into a model wide enough for K-quants.
 
-Random weights hide errors that trained ones show, and a K-quant needs rows of 256 values where stories260K has 64. So the
-residual stream is padded to 256 and turned by a random rotation, which RMSNorm without gains does not notice: the rows
-become dense, and the logits stay what they were.
+Random weights hide errors that trained ones show, and a K-quant needs rows of 256 values where stories260K has 64. So
+the residual stream is padded to 256 and turned by a random rotation, which RMSNorm without gains does not notice: the
+rows become dense, and the logits stay what they were.
 """
 
 from __future__ import annotations

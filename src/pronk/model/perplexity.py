@@ -19,6 +19,7 @@ from pronk.errors import RequestError
 from pronk.model.batch import make_batch
 from pronk.model.llama import LlamaModel
 
+_PAGE = 32  # tokens in a page of the cache
 _CHUNK = 512  # tokens in a step, so that a long window needs no more memory than a prompt
 
 
@@ -53,7 +54,7 @@ def perplexity(
     if len(tokens) < window:
         raise RequestError(f"the text has {len(tokens)} tokens, expected at least {window}: one window (-c) to score")
     windows = len(tokens) // window
-    cache = model.ops.cache(model.config, 1, window, kv_type)
+    cache = model.ops.cache(model.config, -(-window // _PAGE), _PAGE, kv_type)
     scores: list[float] = []
     for i in range(windows):
         part = list(tokens[i * window : (i + 1) * window])
@@ -72,7 +73,8 @@ def _second_half(model: LlamaModel, cache: object, window: list[int]) -> list[fl
     for start in range(0, last, _CHUNK):
         end = min(start + _CHUNK, last)
         rows = max(end - max(start, first), 0)
-        logits = model.forward(make_batch([(window[start:end], start, [0])], len(window), wants_logits=[rows]), cache)
+        pages = range(-(-end // _PAGE))
+        logits = model.forward(make_batch([(window[start:end], start, pages)], _PAGE, wants_logits=[rows]), cache)
         scores.extend(negative_log_likelihood(logits, window[end - rows + 1 : end + 1]))
     return scores
 

@@ -119,12 +119,12 @@ def test_the_caches_type() -> None:
     assert dtype("f16", "bfloat16") == torch.bfloat16
     assert dtype("f32", "float16") == torch.float32
     assert dtype("f16", "float64") == torch.float64
-    with pytest.raises(BackendError, match="'q8_0'.*expected 'f16' or 'f32'"):
+    with pytest.raises(BackendError, match=r"'q8_0'.*expected 'f16' or 'f32'"):
         make_backend("torch").cache(config, 1, BLOCK, "q8_0")
 
 
 def test_too_little_memory_is_an_error_with_a_remedy() -> None:
-    with pytest.raises(BackendError, match="too little memory for the key/value cache of .* smaller --ctx"):
+    with pytest.raises(BackendError, match=r"too little memory for the key/value cache of .* smaller --ctx"):
         make_backend("torch").cache(config_of(SHAPE), 1 << 46, BLOCK, "f32")
 
 

@@ -46,5 +46,5 @@ def test_what_each_part_grows_with() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(RequestError, match="0 tokens"):
         memory_estimate(LLAMA_3_8B, {}, 0)
-    with pytest.raises(RequestError, match="'q3'.*expected one of f16, f32"):
+    with pytest.raises(RequestError, match=r"'q3'.*expected one of f16, f32"):
         memory_estimate(LLAMA_3_8B, {}, 16, "q3")
