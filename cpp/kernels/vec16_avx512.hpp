@@ -6,7 +6,9 @@
 #include <cstdint>
 
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC's own intrinsics start from an undefined register (bug 105593)
+// GCC's own intrinsics start from an undefined register and warn about it (its bug 105593).
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #endif
 
 namespace pronk::PRONK_ISA {

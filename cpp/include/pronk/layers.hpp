@@ -53,10 +53,15 @@ struct LayerKernels {
   void (*add)(float* x, const float* y, std::int64_t count);
   // Rotates the keys of the tokens [first, last) and writes keys and values into their slots.
   void (*write_pages)(const AttentionArgs& args, std::int64_t first, std::int64_t last);
-  // `scratch` holds attend_scratch(args, rows) floats, aligned to 64 bytes.
+  // Floats of scratch, aligned to 64 bytes, that attend and merge_segments take for a piece of so many (token, head)
+  // rows.
+  std::int64_t (*attend_scratch)(const AttentionArgs& args, std::int64_t rows);
+  // Floats of AttentionPiece::partial for one row.
+  std::int64_t (*partial_stride)(const AttentionArgs& args);
   void (*attend)(const AttentionArgs& args, const AttentionPiece& piece, float* scratch);
-  // Merges the partial results of `segments` pieces that differ only in their segment, and writes their rows of out.
-  void (*merge_segments)(const AttentionArgs& args, const AttentionPiece& piece, int segments);
+  // Merges the results of `segments` pieces that differ only in their segment and lie one after the other from
+  // piece.partial on, and writes their rows of out.
+  void (*merge_segments)(const AttentionArgs& args, const AttentionPiece& piece, int segments, float* scratch);
 };
 
 // Over the thread pool, where the work is worth it.

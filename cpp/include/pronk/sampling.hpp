@@ -13,9 +13,11 @@ struct SoftmaxSums {
 
 // What each instruction set provides: the passes over the whole vocabulary.
 struct SamplingKernels {
-  // The largest logit, or NaN where any is NaN.
+  // The largest logit, or NaN where any is NaN or +infinity.
   float (*maximum)(const float* logits, std::int64_t count);
   SoftmaxSums (*softmax_sums)(const float* logits, std::int64_t count, float shift, float scale);
+  // out[i] = e^((logits[i] - shift) * scale)
+  void (*exponentials)(const float* logits, std::int64_t count, float shift, float scale, float* out);
   // The indices with logits[i] >= threshold in increasing order; at most `capacity` are written. Returns how many there
   // are.
   std::int64_t (*at_least)(const float* logits, std::int64_t count, float threshold, std::int32_t* indices,
@@ -30,8 +32,8 @@ struct SamplingArgs {
   bool temperature_first = false;  // Meta's and Hugging Face's order; otherwise llama.cpp's
 
   float repetition_penalty = 1.0f, presence_penalty = 0.0f, frequency_penalty = 0.0f;
-  const std::int32_t* seen_ids = nullptr;     // (seen), each once
-  const std::int32_t* seen_counts = nullptr;  // (seen)
+  const std::int32_t* seen_ids = nullptr;     // (seen), each once: prompt and answer
+  const std::int32_t* seen_counts = nullptr;  // (seen) times in the answer; presence and frequency ignore the prompt
   std::int64_t seen = 0;
 
   const std::int32_t* bias_ids = nullptr;  // (biases)
@@ -42,13 +44,13 @@ struct SamplingArgs {
   double uniform = 0.0;                    // the random number, in [0, 1)
 };
 
-constexpr std::int32_t kNanLogits = -1;    // a logit is NaN
+constexpr std::int32_t kNanLogits = -1;    // a logit is NaN or +infinity
 constexpr std::int32_t kNothingLeft = -2;  // every token is masked or at minus infinity
 
 // The token, or one of the two codes above. All ids must be in range.
 std::int32_t sample(const float* logits, std::int64_t count, const SamplingArgs& args);
 
-// log softmax at `ids`. False where a logit is NaN.
+// log softmax at `ids`. False where a logit is NaN or +infinity, or all are -infinity.
 bool log_probabilities(const float* logits, std::int64_t count, const std::int32_t* ids, std::int64_t wanted,
                        float* out);
 

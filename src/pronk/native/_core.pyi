@@ -26,4 +26,45 @@ def select_isa(isa: str) -> bool: ...
 def threads() -> int: ...
 def set_threads(threads: int) -> None: ...
 def usable_cores() -> int: ...
+def rms_norm(x: NDArray[np.float32], gain: NDArray[np.float32], eps: float) -> NDArray[np.float32]: ...
+def silu_mul(gate: NDArray[np.float32], up: NDArray[np.float32]) -> None: ...
+def add(x: NDArray[np.float32], y: NDArray[np.float32]) -> None: ...
+def attention(
+    q: NDArray[np.float32],
+    k: NDArray[np.float32],
+    v: NDArray[np.float32],
+    cos: NDArray[np.float32],
+    sin: NDArray[np.float32],
+    positions: NDArray[np.int32],
+    slots: NDArray[np.int32],
+    query_starts: NDArray[np.int32],
+    context_lens: NDArray[np.int32],
+    block_tables: NDArray[np.int32],
+    key_pages: NDArray[Any],
+    value_pages: NDArray[Any],
+) -> NDArray[np.float32]: ...
+def sample(
+    logits: NDArray[np.float32],
+    *,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    typical_p: float,
+    temperature_first: bool,
+    repetition_penalty: float,
+    presence_penalty: float,
+    frequency_penalty: float,
+    seen_ids: NDArray[np.int32] | None,
+    seen_counts: NDArray[np.int32] | None,
+    bias_ids: NDArray[np.int32] | None,
+    bias_values: NDArray[np.float32] | None,
+    allowed: NDArray[np.uint32] | None,
+    uniform: float,
+) -> int: ...
+def log_probabilities(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32] | None: ...
+def top_log_probabilities(
+    logits: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None: ...
+def uniform(seed: int, position: int) -> float: ...
 def __getattr__(name: str) -> Any: ...
