@@ -20,18 +20,20 @@ Array = TypeVar("Array")
 
 
 class Ops(Protocol[Array]):
-    """Invariant: a row's result never depends on the other rows of the batch."""
+    """Invariant: a row's result never depends on the other rows of the batch, nor on how its prompt was cut. The cpu
+    backend keeps it to the bit; the torch backend's matrix products keep it to a rounding."""
 
     def embed(self, table: Any, ids: Any) -> Array:
-        """(T, D): rows of the table."""
+        """(T, D): rows of the table, the caller's to write to."""
         ...
 
     def rms_norm(self, x: Array, gain: Any, eps: float) -> Array:
-        """(T, D): x / rms(x) in float32, then times the gain."""
+        """(T, D): x / sqrt(mean(x^2) + eps) in float32, times the gain. Leaves x as it is."""
         ...
 
     def linear(self, x: Array, *weights: Any, batch: Any) -> tuple[Array, ...]:
-        """(T, out) for each weight. They share one reading, and one quantization, of x."""
+        """(T, out) for each weight (out, in), its bias added where it has one. The weights share one reading, and one
+        quantization, of x. `batch` says which rows use which adapters."""
         ...
 
     def attention(self, q: Array, k: Array, v: Array, batch: Any, cache: Any, layer: int) -> Array:
@@ -48,7 +50,7 @@ class Ops(Protocol[Array]):
         ...
 
     def take(self, x: Array, batch: Any) -> Array:
-        """(R, D): the rows whose logits are wanted."""
+        """(R, D): the rows whose logits are wanted; x itself where all are."""
         ...
 
     def reduce(self, x: Array) -> Array:
@@ -62,7 +64,8 @@ class Backend(Ops[Array], Protocol[Array]):
     name: str
 
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Any:
-        """The backend's handle of a linear weight or an embedding table."""
+        """The backend's handle of a linear weight (out, in), or of an embedding table (V, D). `check_tensors` has seen
+        the tensor's type and shape. Raises BackendError for too little memory."""
         ...
 
     def vector(self, tensor: LazyTensor) -> Any:
@@ -70,7 +73,8 @@ class Backend(Ops[Array], Protocol[Array]):
         ...
 
     def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Any:
-        """Pages (blocks, K, block, E) for keys and for values of each layer. kv_type: "f16" or "f32"."""
+        """Zeroed pages (blocks, K, block, E) for keys and for values of each layer. kv_type: "f16" or "f32". `block` is
+        a multiple of 16. Raises BackendError for another type and for too little memory."""
         ...
 
     def prepare(self, batch: Batch, config: ModelConfig, cache: Any) -> Any:

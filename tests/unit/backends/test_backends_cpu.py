@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support.random_models import Shape, config_of, lazy_tensors
-from support.running import BLOCK, relative_error, run, run_ragged
 
 from pronk.backends import make_backend
 from pronk.config import ModelConfig
@@ -15,6 +13,8 @@ from pronk.model.llama import LlamaModel, load_model
 from pronk.native import runtime
 from pronk.tensors import types
 from pronk.tensors.lazy import LazyTensor
+from support.random_models import Shape, config_of, lazy_tensors
+from support.running import BLOCK, relative_error, run, run_ragged
 
 TOKENS = list(range(3, 63))
 
