@@ -247,10 +247,14 @@ class Llama:
         shown: list[str] = []
         if echo:
             shown = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts for _ in range(n or 1)]
-        answer = CompletionStream(self._runner.run(requests), [request.id for request in requests], shown)
+        answer = self.run(requests, shown)
         if stream:
             return answer
         return answer.results if several or n is not None else answer.result
+
+    def run(self, requests: Sequence[Request], echo: Sequence[str] = ()) -> CompletionStream:
+        """Run requests that each have their own parameters, together; `echo` are texts to put in front of theirs."""
+        return CompletionStream(self._runner.run(requests), [request.id for request in requests], echo)
 
     def score(self, text: Prompt, *, top: int = 0) -> list[TokenLogprob]:
         """The log probability of each token of a text, the first one's None: nothing comes before it. `top` adds the

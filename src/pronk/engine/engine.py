@@ -5,6 +5,7 @@ Runs over anything that has `config` and `forward(batch, cache)`. Not for severa
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +42,8 @@ class Engine:
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = Scheduler(config)
+        # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
+        self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
 
     @property
@@ -49,7 +52,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises RequestError for a request that can never run. Changes nothing."""
-        length, vocabulary = len(request.prompt), self.model.config.vocab_size
+        length = len(request.prompt)
         if not length:
             raise RequestError("the prompt has no tokens, expected at least one")
         if length > self.config.context:
@@ -66,14 +69,14 @@ class Engine:
             raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
         for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
             for token in ids:
-                if not 0 <= token < vocabulary:
-                    raise RequestError(f"{what} has token id {token}, the model's vocabulary ends at {vocabulary - 1}")
+                if not 0 <= token < self._vocabulary:
+                    raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises RequestError as `check` does."""
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
-        generation = Generation(request, self.tokenizer, self.config.capacity)
+        generation = Generation(request, self.tokenizer, self._vocabulary, self.config.capacity)
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
 

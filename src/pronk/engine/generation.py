@@ -20,16 +20,16 @@ _SCORED_CHUNK = 128
 
 
 class Generation:
-    """`capacity` is how many tokens the request may hold, prompt and answer together. Without a tokenizer there is no
-    text, only ids."""
+    """`capacity` is how many tokens the request may hold, prompt and answer together; ids below `vocabulary` may be
+    chosen. Without a tokenizer there is no text, only ids."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer | None, capacity: int) -> None:
+    def __init__(self, request: Request, tokenizer: Tokenizer | None, vocabulary: int, capacity: int) -> None:
         params = request.params
         scored = params.prompt_logprobs is not None
         self.request = request
         self.sequence = Sequence(request.id, list(request.prompt), _SCORED_CHUNK if scored else sys.maxsize)
         self._capacity = capacity
-        self._choosable = tokenizer.vocab_size if tokenizer else None  # a model's vocabulary may be padded past it
+        self._vocabulary = vocabulary
         own_stops = tokenizer.stop_ids if tokenizer and not params.ignore_eos else frozenset()
         self._stop_ids = own_stops | frozenset(params.stop_ids)
         self._decoder = StreamDecoder(tokenizer, tuple(params.stop)) if tokenizer else None
@@ -64,7 +64,7 @@ class Generation:
             return self._output(finish_reason="length")
         if len(self.sequence.ids) >= self._capacity:
             return self._output(finish_reason="context")
-        return self._take(self._sampler.choose(rows[-1][: self._choosable], self.sequence.ids), rows[-1])
+        return self._take(self._sampler.choose(rows[-1][: self._vocabulary], self.sequence.ids), rows[-1])
 
     def cancel(self) -> Output:
         return self._output(finish_reason="cancelled")

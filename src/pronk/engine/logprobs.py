@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.native import sampling
+
 
 @dataclass(frozen=True)
 class TokenLogprob:
@@ -23,17 +25,9 @@ class TokenLogprob:
 
 def token_logprob(logits: NDArray[np.float32], token: int, top: int) -> TokenLogprob:
     """`token` and the `top` most likely ones under one row of logits (V)."""
-    largest = logits.max()
-    norm = float(largest) + float(np.log(np.exp(logits - largest).sum(dtype=np.float64)))
-    best = _most_likely(logits, min(top, len(logits)))
-    return TokenLogprob(token, float(logits[token]) - norm, tuple((i, float(logits[i]) - norm) for i in best))
-
-
-def _most_likely(logits: NDArray[np.float32], count: int) -> list[int]:
-    """Ids of the largest logits, largest first, the lower id first among equals."""
-    if count == 0:
-        return []
-    threshold = np.partition(logits, -count)[-count]
-    candidates = np.flatnonzero(logits >= threshold)
-    order = np.argsort(-logits[candidates], kind="stable")
-    return [int(i) for i in candidates[order[:count]]]
+    own = sampling.log_probabilities(logits, np.array([token], np.int32))
+    best: tuple[tuple[int, float], ...] = ()
+    if top:
+        ids, values = sampling.top_log_probabilities(logits, top)
+        best = tuple(zip(ids.tolist(), values.tolist(), strict=True))
+    return TokenLogprob(token, float(own[0]), best)

@@ -121,7 +121,7 @@ def test_a_prompt_that_fills_the_context_is_read_and_has_no_room_for_an_answer()
         (Request(()), "the prompt has no tokens"),
         (Request((1,) * 41), "the prompt has 41 tokens, the context holds 40"),
         (Request((1,) * 33), "the prompt has 33 tokens, the cache's 8 pages hold 32"),
-        (Request((1, 257)), "the prompt has token id 257, the model's vocabulary ends at 256"),
+        (Request((1, 257)), "the prompt has token id 257, the vocabulary ends at 256"),
         (Request((1, -1)), "the prompt has token id -1"),
         (Request((1,), SamplingParams(logit_bias={300: 1})), "logit_bias has token id 300"),
     ],
