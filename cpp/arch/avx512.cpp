@@ -1,6 +1,6 @@
-// The kernels for avx512: everything below is compiled once for each instruction set, in a namespace of its own, so that
-// the linker can never take a function compiled for one CPU in place of the same function for another. For the same reason
-// nothing of the standard library that is more than a type or a constant is used in these headers.
+// The kernels for avx512: everything below is compiled once for each instruction set, in a namespace of its own, so
+// that the linker can never take a function compiled for one CPU in place of the same function for another. For the
+// same reason nothing of the standard library that is more than a type or a constant is used in these headers.
 #define PRONK_ISA avx512
 // clang-format off: each header uses those above it.
 #include "pronk/kernels.hpp"

@@ -1,5 +1,4 @@
 #pragma once
-#include "pronk/matmul.hpp"
 namespace pronk::avx512 {
 constexpr MatmulKernels matmul_kernels() {
   return {};

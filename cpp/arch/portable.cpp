@@ -1,6 +1,6 @@
-// The kernels for any CPU, in plain C++: everything below is compiled once for each instruction set, in a namespace of its own, so that
-// the linker can never take a function compiled for one CPU in place of the same function for another. For the same reason
-// nothing of the standard library that is more than a type or a constant is used in these headers.
+// The kernels for any CPU, in plain C++: everything below is compiled once for each instruction set, in a namespace of
+// its own, so that the linker can never take a function compiled for one CPU in place of the same function for another.
+// For the same reason nothing of the standard library that is more than a type or a constant is used in these headers.
 #define PRONK_ISA portable
 // clang-format off: each header uses those above it.
 #include "pronk/kernels.hpp"

@@ -44,43 +44,86 @@ constexpr std::size_t align(std::size_t bytes) {
   return (bytes + 63) / 64 * 64;
 }
 
+// Cuts one piece of memory into aligned arrays. Without memory it only adds up what they will take.
+class Cutter {
+ public:
+  explicit Cutter(std::uint8_t* memory) : memory_(memory) {}
+  template <class T>
+  void cut(T*& array, std::size_t count) {
+    if (memory_ != nullptr) array = reinterpret_cast<T*>(memory_ + used_);
+    used_ += (count * sizeof(T) + 63) / 64 * 64;
+  }
+  std::size_t used() const { return used_; }
+
+ private:
+  std::uint8_t* memory_;
+  std::size_t used_ = 0;
+};
+
+QuantizedRow cut_arrays(Cutter& memory, std::size_t count, int block) {
+  QuantizedRow a;
+  memory.cut(a.q, count);
+  memory.cut(a.scale, count / static_cast<std::size_t>(block));
+  if (block == 256) {
+    memory.cut(a.sums16, count / 16);
+    memory.cut(a.sums32, count / 32);
+    memory.cut(a.starts8, count / 8);
+    memory.cut(a.starts16, count / 16);
+    memory.cut(a.starts32, count / 32);
+  } else {
+    memory.cut(a.start, count / 32);
+    memory.cut(a.scaled_sum, count / 32);
+  }
+  return a;
+}
+
+// The arrays of one row, `at` values into those of all rows.
+QuantizedRow row_at(const QuantizedRow& all, std::size_t at, int block) {
+  if (block == 256) {
+    return {.q = all.q + at,
+            .scale = all.scale + at / 256,
+            .sums16 = all.sums16 + at / 16,
+            .sums32 = all.sums32 + at / 32,
+            .starts8 = all.starts8 + at / 8,
+            .starts16 = all.starts16 + at / 16,
+            .starts32 = all.starts32 + at / 32};
+  }
+  return {.q = all.q + at,
+          .scale = all.scale + at / 32,
+          .start = all.start + at / 32,
+          .scaled_sum = all.scaled_sum + at / 32};
+}
+
 // x in the form for weights in blocks of `block` values, in memory of the calling thread.
 Activations quantize(const float* x, int rows, int cols, int block, Scratch& memory) {
-  Activations a;
-  a.rows = rows;
-  a.cols = cols;
-  a.block = block;
-  a.x = x;
-  a.stride = (cols + 511) / 512 * 512;
-  const auto stride = static_cast<std::size_t>(a.stride), count = static_cast<std::size_t>(rows) * stride;
-  const std::size_t q = align(count), scales = align(count / static_cast<std::size_t>(block) * sizeof(float));
-  const std::size_t sums = align(count / 16 * sizeof(std::int16_t));
-  std::uint8_t* base = memory.get(q + scales + sums + align(block == 32 ? scales : 0) + 64);
-  auto* q_rows = reinterpret_cast<std::int8_t*>(base);
-  auto* scale_rows = reinterpret_cast<float*>(base + q);
-  auto* sum_rows = reinterpret_cast<std::int16_t*>(base + q + scales);
-  auto* scaled_rows = block == 32 ? reinterpret_cast<float*>(base + q + scales + sums) : nullptr;
-  const auto one_row = [&](int t) {
-    const std::size_t at = static_cast<std::size_t>(t) * stride,
-                      in = static_cast<std::size_t>(t) * static_cast<std::size_t>(cols);
-    kernels().matmul.quantize(x + in, cols, a.stride, block, q_rows + at,
-                              scale_rows + at / static_cast<std::size_t>(block), sum_rows + at / 16,
-                              scaled_rows == nullptr ? nullptr : scaled_rows + at / 32);
+  const int stride = (cols + 511) / 512 * 512;
+  const std::size_t count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride);
+  Cutter measure(nullptr);
+  cut_arrays(measure, count, block);
+  Cutter cutter(memory.get(measure.used()));
+  const QuantizedRow a = cut_arrays(cutter, count, block);
+
+  const auto some_rows = [&](int first, int last) {
+    for (int t = first; t < last; ++t) {
+      const std::size_t at = static_cast<std::size_t>(t) * static_cast<std::size_t>(stride);
+      const float* row = x + static_cast<std::ptrdiff_t>(t) * cols;
+      kernels().matmul.quantize(row, cols, stride, block, row_at(a, at, block));
+    }
   };
-  constexpr std::size_t kWorthSharing = 64 << 10;  // values; below it a thread is done before another has woken
+  constexpr std::size_t kWorthSharing = 64 << 10;  // values; fewer are done before another thread has woken
   if (count < kWorthSharing) {
-    for (int t = 0; t < rows; ++t) one_row(t);
+    some_rows(0, rows);
   } else {
     ThreadPool::instance().run([&](int part, int parts) {
       const auto cut = [&](int p) { return static_cast<int>(static_cast<std::int64_t>(rows) * p / parts); };
-      for (int t = cut(part); t < cut(part + 1); ++t) one_row(t);
+      some_rows(cut(part), cut(part + 1));
     });
   }
-  a.q = q_rows;
-  a.scale = scale_rows;
-  a.sums = sum_rows;
-  a.scaled_sum = scaled_rows;
-  return a;
+  return {.rows = rows,
+          .cols = cols,
+          .stride = stride,
+          .x = x,
+          .int8 = {a.q, a.scale, a.sums16, a.sums32, a.starts8, a.starts16, a.starts32, a.start, a.scaled_sum}};
 }
 
 // One weight of a `linear`, cut into tasks of `step` rows.
@@ -98,7 +141,7 @@ struct Job {
 constexpr std::int64_t kTaskBytes = 128 << 10;
 
 int task_rows(const MatrixView& weight, bool many) {
-  if (many) return kPanelRows;
+  if (many) return type_info(weight.type)->block == 1 ? kFloatPanelRows : kPanelRows;
   const std::int64_t rows = kTaskBytes / weight.row_bytes;
   return static_cast<int>(std::clamp<std::int64_t>(rows / 16 * 16, 16, 4096));  // whole cache lines of y
 }
@@ -149,7 +192,7 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
       const int form = block == 1 ? 0 : block == 32 ? 1 : 2;
       if (forms[form].x == nullptr) {
         if (form == 0) {
-          forms[0] = {.rows = rows, .cols = cols, .stride = cols, .x = x};
+          forms[0] = {.rows = rows, .cols = cols, .stride = cols, .x = x, .int8 = {}};
         } else {
           forms[form] = quantize(x, rows, cols, block, activation_scratch[form - 1]);
         }

@@ -1,9 +1,21 @@
 // Matrix products with weights in the file's own bytes, and embedding rows.
 //
-// y[t][n] = sum over k of x[t][k] * w[n][k]. Float weights (F32, F16, BF16) multiply float activations. Quantized
-// weights multiply activations quantized to int8 (quantize.hpp), in exact integers within a block; blocks are added in
-// float in a fixed order. So a value never depends on the other rows of x, the number of threads, or the kernel that
-// ran.
+// y[t][n] = sum over k of x[t][k] * w[n][k]. What a value is, to the bit, on every instruction set:
+//
+// - Float weights (F32, F16, BF16): 16 sums, sum l over k = l modulo 16 in order, each step one fma; then the tree of
+//   reduce_add (vec16_portable.hpp).
+// - K-quants (blocks of 256 values): x is quantized to int8, with one scale `as` a block. A weight is d * scale * q -
+// dmin *
+//   min, so a block gives two whole numbers, both exact:
+//       isum = sum over groups of scale * (sum of q * a),  msum = sum over groups of min * (sum of a)
+//   and blocks are added in order:  p = fma(float(isum), d * as, p),  n = fma(float(msum), dmin * as, n),  y = p - n.
+// - 32-value types, w = d * q + m: likewise, but in four chains; chain c takes the blocks b with (b / 4) % 4 == c:
+//       p[c] = fma(float(sum of q * a), d * as, p[c]),  n[c] = fma(m, as * (sum of a), n[c])
+//       y = tree(p) + tree(n), with tree(v) = (v[0] + v[2]) + (v[1] + v[3])
+//   (one chain would make its own latency the speed of a one-row product: these blocks are short).
+// Types without mins have no n.
+//
+// So a value never depends on the other rows of x, the number of threads, or the kernel that ran.
 #pragma once
 
 #include <cstddef>
@@ -20,18 +32,36 @@ struct MatrixView {
   std::int64_t row_bytes;
 };
 
+// The int8 form of one row, or of all rows when `stride` values lie between them.
+//
+// Kernels that take weights as unsigned bytes u = q + 128 need sum(q * a) = sum(u * a) - 128 * sum(a): they start their
+// accumulators at -128 * sum(a). The `starts` hold that, for the runs of values that a kernel adds up before it applies
+// a scale; the int16 ones modulo 2^16, which is all that is asked of a sum known to fit int16.
+template <class I8, class I16, class I32, class F>
+struct QuantizedForm {
+  I8* q = nullptr;
+  F* scale = nullptr;  // one a block: x is about scale * q
+  // Blocks of 256 only:
+  I16* sums16 = nullptr;  // sums of q over 16 and over 32 values
+  I16* sums32 = nullptr;
+  I16* starts8 = nullptr;  // over 8, 16 and 32 values
+  I16* starts16 = nullptr;
+  I16* starts32 = nullptr;
+  // Blocks of 32 only:
+  I32* start = nullptr;     // over the block
+  F* scaled_sum = nullptr;  // scale * (sum of q over the block)
+};
+using QuantizedRow = QuantizedForm<std::int8_t, std::int16_t, std::int32_t, float>;
+
 // The rows of x in the form that a kernel reads: float for float weights, int8 for quantized ones.
 //
-// Row t of the int8 form starts at q + t * stride, scale + t * stride / block and so on. `stride` is cols rounded up to
-// 512, and the padding is zero, so a kernel may read whole vectors past the end of a row.
+// Entry i of row t lies at q[t * stride + i]; of the smaller arrays at [t * stride / n + i / n]. `stride` is cols
+// rounded up to 512, and for blocks of 32 the padding is zero: a kernel may read and multiply whole vectors past the
+// end.
 struct Activations {
   int rows = 0, cols = 0, stride = 0;
-  int block = 0;                       // values to a scale: 256 for K-quants, 32 for the 32-value types, 0 for float
-  const float* x = nullptr;            // (rows, cols), always there
-  const std::int8_t* q = nullptr;      // (rows, stride)
-  const float* scale = nullptr;        // (rows, stride / block): x is about scale * q
-  const std::int16_t* sums = nullptr;  // (rows, stride / 16): sums of q over 16 values
-  const float* scaled_sum = nullptr;   // (rows, stride / 32), for block 32 only: scale * (sum of q over the block)
+  const float* x = nullptr;  // (rows, cols), always there
+  QuantizedForm<const std::int8_t, const std::int16_t, const std::int32_t, const float> int8;
 };
 
 // A few consecutive rows of one weight matrix against all rows of x.
@@ -47,20 +77,21 @@ struct MatmulTask {
 
 using MatmulKernel = void (*)(const MatmulTask& task);
 
-constexpr int kPanelRows = 32;  // weight rows in a task of a many-rows kernel, at most
+// Weight rows in a task of a many-rows kernel, at most: a panel.
+constexpr int kPanelRows = 32;
+constexpr int kFloatPanelRows = 48;
 
-// Room that any kernel needs for a task.
+// Room that any kernel needs for a task over `rows` rows of x.
 constexpr std::size_t scratch_bytes(std::size_t rows, std::size_t cols) {
-  return (cols + 512) * kPanelRows * sizeof(float) + (rows + 8) * kPanelRows * 4 * sizeof(float);
+  return (cols + 512) * 64 + (rows + 8) * 512 + 65536;
 }
 
 struct MatmulKernels {
-  // One row of `cols` values (block 256 or 32); writes the padding too. See quantize.hpp for the arithmetic.
-  void (*quantize)(const float* x, int cols, int stride, int block, std::int8_t* q, float* scale, std::int16_t* sums,
-                   float* scaled_sum);
+  // One row of x, in blocks of 256 or of 32 values.
+  void (*quantize)(const float* x, int cols, int stride, int block, const QuantizedRow& out);
   int many_rows_from;                  // rows of x from which the many-rows kernels are the faster ones
   MatmulKernel few_rows[kTypeLimit];   // by type
-  MatmulKernel many_rows[kTypeLimit];  // by type; tasks of at most kPanelRows rows
+  MatmulKernel many_rows[kTypeLimit];  // by type; tasks of at most a panel
 };
 
 // y[i] (rows, weights[i].rows) = x (rows, cols) times the transpose of weights[i], for all weights in one pool job.
