@@ -7,10 +7,13 @@ A ModelConfig comes from params.json, config.json, GGUF metadata or a llama2.c h
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import dataclass
 from typing import Literal
 
 from pronk.errors import CheckpointError
+
+_LARGE = 1e18  # what no sound config reaches, and float32 holds with room
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,32 @@ class RopeScaling:
     high_freq_factor: float = 4.0
     original_context: int = 8192
     factors: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(0 < factor < _LARGE for factor in (self.factor, *self.factors)):
+            raise CheckpointError("a rope scaling factor is not a positive number; the model's config is damaged")
+        if not 0 < self.low_freq_factor < self.high_freq_factor < _LARGE or self.original_context < 1:
+            raise CheckpointError(
+                f"rope scaling has low_freq_factor {self.low_freq_factor}, high_freq_factor {self.high_freq_factor},"
+                f" original context {self.original_context}, expected 0 < low < high and a context of at least 1"
+            )
+
+    def __post_init__(self) -> None:
+        for factor in (self.factor, *self.factors):
+            if not 0 < factor < math.inf:
+                raise CheckpointError(f"a rope scaling factor is {factor}, expected a number above 0")
+        if self.kind == "llama3" and not 0 < self.low_freq_factor < self.high_freq_factor < math.inf:
+            raise CheckpointError(
+                f"rope scaling's low_freq_factor is {self.low_freq_factor} and its high_freq_factor "
+                f"{self.high_freq_factor}, expected 0 < low < high"
+            )
+        if self.original_context < 1:
+            raise CheckpointError(f"rope scaling's original context is {self.original_context}, expected at least 1")
+
+
+# Far above any Llama's sizes: a config that claims more is damaged, and must not be believed when memory is asked for.
+_CEILINGS = {"n_layers": 4096, "head_dim": 1 << 16}
+_CEILING = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -53,27 +82,40 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "ffn_dim", "vocab_size", "context_length"):
             value = getattr(self, name)
-            if value < 1:
-                raise CheckpointError(f"{name} is {value}, expected at least 1; the model's config is damaged")
+            most = _CEILINGS.get(name, _CEILING)
+            if not 1 <= value <= most:
+                raise CheckpointError(f"{name} is {value}, expected 1 to {most}; the model's config is damaged")
+        for name in ("norm_eps", "rope_theta"):
+            number = getattr(self, name)
+            if not 0 < number < 1e30:
+                raise CheckpointError(f"{name} is {number}, expected a number above 0; the model's config is damaged")
         if self.n_heads % self.n_kv_heads:
             raise CheckpointError(
-                f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}; the model's config is damaged"
+                f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads};"
+                " the model's config is damaged"
             )
         if self.head_dim % 2:
             raise CheckpointError(f"head_dim is {self.head_dim}, expected an even number (rotary pairs)")
+        if not 1 <= self.rope_theta < _LARGE:
+            raise CheckpointError(f"rope_theta is {self.rope_theta}, expected 1 or more; the model's config is damaged")
+        if not 0 <= self.norm_eps < 1:
+            raise CheckpointError(f"norm_eps is {self.norm_eps}, expected 0 to 1; the model's config is damaged")
         scaling = self.rope_scaling
         if scaling and scaling.kind == "factors" and len(scaling.factors) != self.head_dim // 2:
             raise CheckpointError(
-                f"rope_freqs has {len(scaling.factors)} factors, expected {self.head_dim // 2} (head_dim {self.head_dim} / 2)"
+                f"rope_freqs has {len(scaling.factors)} factors, expected {self.head_dim // 2}"
+                f" (head_dim {self.head_dim} / 2)"
             )
 
     def inverse_frequencies(self) -> tuple[float, ...]:
-        """Radians a position for each of the E/2 rotary pairs, scaling applied."""
-        half = self.head_dim // 2
-        plain = [self.rope_theta ** (-i / half) for i in range(half)]
-        if self.rope_scaling is None:
-            return tuple(plain)
-        return tuple(f / s for f, s in zip(plain, _divisors(self.rope_scaling, plain), strict=True))
+        """Radians a position for each of the E/2 rotary pairs, scaling applied.
+
+        Every step is rounded to float32, as in the code that models are trained with (Meta's `precompute_freqs_cis`,
+        transformers' `modeling_rope_utils`): past position 8000 a last bit here is a fourth digit in the logits.
+        """
+        theta, width = _f32(self.rope_theta), self.head_dim
+        plain = [_f32(1 / _f32(theta ** _f32(i / width))) for i in range(0, width, 2)]
+        return tuple(_scaled(self.rope_scaling, plain)) if self.rope_scaling else tuple(plain)
 
     def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
         """Every tensor that a checkpoint of this model holds, by canonical (Meta) name, rows first."""
@@ -103,20 +145,28 @@ class ModelConfig:
         return int(2 * self.n_layers * self.n_kv_heads * self.head_dim * bytes_per_value)
 
 
-def _divisors(scaling: RopeScaling, frequencies: list[float]) -> list[float]:
+def _scaled(scaling: RopeScaling, frequencies: list[float]) -> list[float]:
     if scaling.kind == "factors":
-        return list(scaling.factors)
+        return [_f32(f / factor) for f, factor in zip(frequencies, scaling.factors, strict=True)]
     if scaling.kind == "linear":
-        return [scaling.factor] * len(frequencies)
-    return [_llama3_divisor(scaling, 2 * math.pi / f) for f in frequencies]
+        return [_f32(f / scaling.factor) for f in frequencies]
+    return [_llama3_scaled(scaling, f) for f in frequencies]
 
 
-def _llama3_divisor(scaling: RopeScaling, wavelength: float) -> float:
-    """Meta, llama_models/llama3/model.py `apply_scaling`, as the number that a frequency is divided by."""
+def _llama3_scaled(scaling: RopeScaling, frequency: float) -> float:
+    """Meta, llama_models/llama3/model.py `apply_scaling`. PyTorch divides a number by a tensor in two steps: the
+    reciprocal first."""
     low, high, original = scaling.low_freq_factor, scaling.high_freq_factor, scaling.original_context
+    wavelength = _f32(_f32(1 / frequency) * _f32(2 * math.pi))
     if wavelength < original / high:
-        return 1.0
+        return frequency
     if wavelength > original / low:
-        return scaling.factor
-    smooth = (original / wavelength - low) / (high - low)
-    return 1.0 / ((1.0 - smooth) / scaling.factor + smooth)
+        return _f32(frequency / scaling.factor)
+    smooth = _f32(_f32(_f32(_f32(1 / wavelength) * original) - low) / (high - low))
+    return _f32(_f32(_f32(_f32(1 - smooth) * frequency) / scaling.factor) + _f32(smooth * frequency))
+
+
+def _f32(value: float) -> float:
+    """Rounded to float32."""
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
