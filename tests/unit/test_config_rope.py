@@ -55,12 +55,22 @@ def test_factors_divide() -> None:
 def test_numbers_that_no_model_has_are_refused(value: float) -> None:
     with pytest.raises(CheckpointError, match="rope_theta"):
         replace(CONFIG, rope_theta=value)
+    with pytest.raises(CheckpointError, match="norm_eps"):
+        replace(CONFIG, norm_eps=value)
     with pytest.raises(CheckpointError, match="rope scaling factor"):
         RopeScaling("linear", factor=value)
     with pytest.raises(CheckpointError, match="rope scaling factor"):
         RopeScaling("factors", factors=(1.0, value))
     with pytest.raises(CheckpointError, match="low_freq_factor"):
         RopeScaling("llama3", low_freq_factor=value)
-    if value != 0:
-        with pytest.raises(CheckpointError, match="norm_eps"):
-            replace(CONFIG, norm_eps=value)
+
+
+@pytest.mark.parametrize("theta", [1.0, 1e17])
+@pytest.mark.parametrize("factor", [1e-17, 1e17])
+def test_the_most_absurd_numbers_that_are_let_in_still_give_frequencies(theta: float, factor: float) -> None:
+    for scaling in (
+        RopeScaling("linear", factor),
+        RopeScaling("llama3", factor),
+        RopeScaling("factors", factors=(factor,) * 64),
+    ):
+        assert len(replace(CONFIG, rope_theta=theta, rope_scaling=scaling).inverse_frequencies()) == 64
