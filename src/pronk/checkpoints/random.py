@@ -120,7 +120,7 @@ def _random_tensor(name: str, shape: tuple[int, ...], type: TensorType, deviatio
 
 
 class _WhileHeld:
-    """Calls `make` once for as long as its result is held by somebody: by a model that runs, and by a writer only briefly."""
+    """Calls `make` once for as long as its result is held: a model that runs does that, a writer only briefly."""
 
     def __init__(self, make: Callable[[], Bytes]) -> None:
         self._make = make
@@ -184,8 +184,8 @@ class _Scaled:
     def __call__(self, blocks: Bytes, deviation: float) -> None:
         if self.prepare:
             self.prepare(blocks)
-        scales = blocks[:, self.scale].astype(np.float32)
-        scales = (0.75 + scales / 512) * np.float32(deviation / self.rms)
+        random = blocks[:, self.scale].astype(np.float32)
+        scales = (random + 384) * np.float32(deviation / self.rms / 512)  # 0.75 to 1.25 of the scale
         if self.minimum is None:
             scales *= 1 - 2 * (blocks[:, self.scale + 1] & 1).astype(np.float32)
         else:
