@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, cast, get_args, overload
+from typing import Any, Literal, SupportsIndex, cast, overload
 
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
@@ -26,12 +26,12 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
-from pronk.errors import ChatFormatError, CheckpointError, RequestError, TokenizerError
+from pronk.errors import CheckpointError, RequestError, TokenizerError
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
 from pronk.text.chat import chat_format as make_chat_format
-from pronk.text.messages import ChatFormat, Message, Role, Tool
+from pronk.text.messages import ChatFormat, Message, Tool, message_to_json, messages_from_json, tools_from_json
 from pronk.text.tokenizer import Tokenizer
 
 __all__ = ["ChatResult", "ChatStream", "Completion", "CompletionStream", "Llama", "Piece", "load"]
@@ -178,7 +178,7 @@ class Llama:
         instead of `defaults`; `sampling`: fields of SamplingParams by name, such as temperature=0 or max_tokens=100.
         With `stream`: the pieces as they come, and the whole as `.result`. Raises ChatFormatError, RequestError.
         """
-        conversation, offered = _messages(messages, system), [_tool(tool) for tool in tools]
+        conversation, offered = _messages(messages, system), _tools(tools)
         chosen = self._params(params, sampling)
         form = self.chat_format
         if not chosen.ignore_eos:
@@ -354,7 +354,13 @@ def _prompts(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]]) -> tuple[
 
 
 def _messages(messages: str | Sequence[MessageLike], system: str | None) -> list[Message]:
-    items = [Message("user", messages)] if isinstance(messages, str) else [_message(m) for m in messages]
+    if isinstance(messages, str):
+        items = [Message("user", messages)]
+    elif all(isinstance(message, Message) for message in messages):
+        items = cast("list[Message]", list(messages))
+    else:
+        plain = [message_to_json(m) if isinstance(m, Message) else m for m in messages]
+        items = list(messages_from_json(plain))
     if system is None:
         return items
     if any(message.role == "system" for message in items):
@@ -362,27 +368,5 @@ def _messages(messages: str | Sequence[MessageLike], system: str | None) -> list
     return [Message("system", system), *items]
 
 
-def _message(message: MessageLike) -> Message:
-    if isinstance(message, Message):
-        return message
-    role, content = message.get("role"), message.get("content")
-    unknown = set(message) - {"role", "content", "tool_calls", "tool_call_id"}
-    if role not in get_args(Role) or not isinstance(content, str) or unknown:
-        raise ChatFormatError(
-            f"a message is {dict(message)!r:.80}, expected role (one of {', '.join(get_args(Role))}) and content (text)"
-        )
-    return Message(cast("Role", role), content, tuple(message.get("tool_calls", ())), message.get("tool_call_id"))
-
-
-def _tool(tool: ToolLike) -> Tool:
-    """OpenAI's {"type": "function", "function": {...}} or its inner part, or a built-in tool's name."""
-    if isinstance(tool, Tool):
-        return tool
-    if isinstance(tool, str):
-        return Tool(tool)
-    inner = tool.get("function", tool)
-    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
-        raise ChatFormatError(
-            f"a tool is {dict(tool)!r:.80}, expected a function with name, description and parameters"
-        )
-    return Tool(inner["name"], inner.get("description", ""), inner.get("parameters"))
+def _tools(tools: Sequence[ToolLike]) -> list[Tool]:
+    return [tool if isinstance(tool, Tool) else tools_from_json([tool])[0] for tool in tools]

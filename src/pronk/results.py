@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import FinishReason, Output, Timings, Usage
 from pronk.engine.runner import Outputs
-from pronk.text.messages import AnswerParser, Message, ToolCall
+from pronk.text.messages import AnswerParser, Message, ToolCall, message_to_json
 from pronk.text.stream import StopStrings
 
 
@@ -67,8 +67,8 @@ class ChatResult:
         return self.message.tool_calls
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary of JSON's types, the text also under "text"; logprobs only where they were asked for."""
-        return {"text": self.text, **_to_json(self)}
+        """As a dictionary of JSON's types: the text, and the message in OpenAI's shape."""
+        return {"text": self.text, **_to_json(self), "message": message_to_json(self.message)}
 
 
 def _to_json(result: Completion | ChatResult) -> dict[str, Any]:

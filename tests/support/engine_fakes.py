@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from pronk.config import ModelConfig
 from pronk.model.batch import Batch
+from pronk.text import tiktoken_file
+from pronk.text.tokenizer import Tokenizer
+from pronk.text.tokenizers import build_tokenizer
 from pronk.text.vocabulary import Vocabulary
 
 STOP = 256
@@ -47,6 +51,11 @@ class FakeCache:
         self.tokens = np.full((pages, block), -1, np.int32)
 
 
+class FakeOps:
+    def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> FakeCache:
+        return FakeCache(blocks, block)
+
+
 class FakeModel:
     """Logits are a function of the tokens found in the cache's pages, so a wrong page, slot or position shows.
 
@@ -55,6 +64,7 @@ class FakeModel:
 
     def __init__(self, logits_of: Callable[[Sequence[int]], NDArray[np.float32]], config: ModelConfig = SMALL) -> None:
         self.config = config
+        self.ops = FakeOps()
         self.logits_of = logits_of
         self.batches: list[Batch] = []
 
@@ -72,16 +82,29 @@ class FakeModel:
         return np.array(rows, np.float32).reshape(len(rows), self.config.vocab_size)
 
 
-def one_hot(token: int) -> NDArray[np.float32]:
-    logits = np.zeros(SMALL.vocab_size, np.float32)
+def one_hot(token: int, vocabulary: int = SMALL.vocab_size) -> NDArray[np.float32]:
+    logits = np.zeros(vocabulary, np.float32)
     logits[token] = 10
     return logits
 
 
 def says(text: str, prompt: int) -> FakeModel:
     """After `prompt` tokens it says this text, then stops."""
-    script = [*text.encode(), STOP]
-    return FakeModel(lambda ids: one_hot(script[min(len(ids) - prompt, len(script) - 1)]))
+    return recites([*text.encode(), STOP], prompt)
+
+
+def recites(script: Sequence[int], prompt: int, config: ModelConfig = SMALL) -> FakeModel:
+    """After `prompt` tokens these ids come, the last one again and again."""
+    return FakeModel(
+        lambda ids: one_hot(script[min(max(len(ids) - prompt, 0), len(script) - 1)], config.vocab_size), config
+    )
+
+
+def tiny_llama3() -> Tokenizer:
+    """Llama 3.1's special tokens over a vocabulary of the 256 bytes: 512 ids, `bytes` are their own."""
+    return build_tokenizer(
+        tiktoken_file.read(b"".join(b"%s %d\n" % (base64.b64encode(bytes([b])), b) for b in range(256)))
+    )
 
 
 def hashed(ids: Sequence[int]) -> NDArray[np.float32]:

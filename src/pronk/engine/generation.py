@@ -32,7 +32,7 @@ class Generation:
         self._vocabulary = vocabulary
         own_stops = tokenizer.stop_ids if tokenizer and not params.ignore_eos else frozenset()
         self._stop_ids = own_stops | frozenset(params.stop_ids)
-        self._decoder = StreamDecoder(tokenizer, tuple(params.stop)) if tokenizer else None
+        self._decoder = _decoder(request, tokenizer) if tokenizer else None
         self._sampler = Sampler(params, request.prompt)
         self._prompt_logprobs: list[TokenLogprob] = [TokenLogprob(request.prompt[0], None)] if scored else []
         self._generated = 0
@@ -91,7 +91,7 @@ class Generation:
         reason: FinishReason | None = None
         stopped_by = None
         if self._decoder and self._decoder.stopped:
-            reason, stopped_by = "stop", self._decoder.stopped_by
+            reason, stopped_by = "stop", self._decoder.stop_string
         elif self._generated == self.request.params.max_tokens:
             reason = "length"
         elif len(self.sequence.ids) >= self._capacity:
@@ -141,6 +141,12 @@ class Generation:
             prompt_tokens_per_second=_rate(len(self.request.prompt), prompt_seconds),
             decode_tokens_per_second=_rate(self._generated - 1, decode_seconds),
         )
+
+
+def _decoder(request: Request, tokenizer: Tokenizer) -> StreamDecoder:
+    """The answer's text continues the prompt's, unless that has none: its first space then is the tokenizer's own."""
+    shown = any(tokenizer.token_bytes(token) for token in reversed(request.prompt))
+    return StreamDecoder(tokenizer, tuple(request.params.stop), continuation=shown)
 
 
 def _rate(tokens: int, seconds: float) -> float:
