@@ -1,4 +1,4 @@
-"""Byte-level BPE on the upstream libraries: tiktoken where ids are ranks, Hugging Face's tokenizers for listed merges."""
+"""Byte-level BPE on the upstream libraries: tiktoken where ids are ranks, tokenizers where merges are listed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def engine(vocabulary: Vocabulary) -> Callable[[str], list[int]]:
     """Text without special tokens -> ids. Raises TokenizerError for a vocabulary that cannot encode every byte."""
     pre = pre_tokenizer(vocabulary.pre)
     normal = [i for i, kind in enumerate(vocabulary.kinds) if kind is TokenKind.NORMAL]
-    if vocabulary.merges or len(pre.patterns) > 1:
+    if vocabulary.merges or len(pre.patterns) > 1 or not pre.ignore_merges:  # which tiktoken always does
         return _merging(vocabulary, normal, pre)
     return _ranking(vocabulary, normal, pre)
 

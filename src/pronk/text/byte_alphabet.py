@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pronk.errors import TokenizerError
+from pronk.text.vocabulary import TokenKind
+
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = sorted(set(range(256)) - set(_PRINTABLE))
 
@@ -47,3 +50,28 @@ def implied_merges(tokens: Sequence[bytes], ids: Sequence[int]) -> list[tuple[in
         cuts.sort()
         merges += cuts
     return merges
+
+
+def merge_ids(
+    lines: Sequence[str], texts: Sequence[str], tokens: Sequence[bytes], kinds: Sequence[TokenKind]
+) -> tuple[tuple[int, int], ...]:
+    """Merges written as "left right" -> pairs of ids; none where they say no more than the order of the ids does.
+
+    `texts` are the tokens in this alphabet. Raises TokenizerError for a merge of what is no token.
+    """
+    normal = [i for i, kind in enumerate(kinds) if kind is TokenKind.NORMAL]
+    implied = implied_merges(tokens, normal)
+    if len(implied) == len(lines) and lines == [f"{texts[left]} {texts[right]}" for left, right in implied]:
+        return ()
+    if not lines:
+        raise TokenizerError("the vocabulary has no merges; it is incomplete")
+    index = {texts[i]: i for i in normal}
+    merges = []
+    for number, line in enumerate(lines):
+        left, _, right = line.partition(" ")
+        if left not in index or right not in index or left + right not in index:
+            raise TokenizerError(
+                f"merge {number} is {line[:60]!r}, expected two tokens that make a third; it is damaged"
+            )
+        merges.append((index[left], index[right]))
+    return tuple(merges)

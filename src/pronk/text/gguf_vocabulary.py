@@ -6,20 +6,15 @@ what llama.cpp takes it to mean (`llama-vocab.cpp`), except for the pre-tokenize
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pronk.errors import TokenizerError
 from pronk.text import byte_alphabet
 from pronk.text.pre_tokenizers import pre_tokenizer
-from pronk.text.vocabulary import TokenKind, Vocabulary
+from pronk.text.vocabulary import END_TEXTS, TokenKind, Vocabulary, looks_like_control
 
 _PREFIX = "tokenizer.ggml."
-# Texts that end an answer, whatever the file says of them: older files name one eos only and forget the others.
-_END_TEXTS = frozenset({b"<|eot_id|>", b"<|eom_id|>", b"<|im_end|>", b"<|end|>", b"<end_of_turn>", b"<|endoftext|>"})
-# A token that looks so is one that a user must not be able to type, even where a file calls it normal or user-defined.
-_CONTROL_LOOK = re.compile(rb"<\|[^|<>\s]+\|>")
 _ROLES = {"bos_id": "bos", "eos_id": "eos", "unknown_id": "unknown", "pad_id": "padding"}
 
 
@@ -75,7 +70,7 @@ def _read_bpe(metadata: Mapping[str, object]) -> Vocabulary:
         tokens=tokens,
         kinds=kinds,
         pre=pre,
-        merges=_merges(_texts(metadata, "merges"), texts, tokens, kinds),
+        merges=byte_alphabet.merge_ids(_texts(metadata, "merges"), texts, tokens, kinds),
         add_bos=_flag(metadata, "add_bos_token", defaults.add_bos),
         add_space_prefix=False,
         **_special(metadata, tokens),
@@ -108,7 +103,7 @@ def _special(metadata: Mapping[str, object], tokens: tuple[bytes, ...]) -> dict[
     """The ids with a role, and the whole stop set."""
     named = {field: _id(metadata, key) for field, key in _ROLES.items()}
     stops = {named["eos_id"], _id(metadata, "eot"), _id(metadata, "eom")}
-    stops |= {i for i, token in enumerate(tokens) if token in _END_TEXTS}
+    stops |= {i for i, token in enumerate(tokens) if token in END_TEXTS}
     return {**named, "stop_ids": frozenset(i for i in stops if i is not None)}
 
 
@@ -124,9 +119,7 @@ def _kinds(metadata: Mapping[str, object], tokens: list[bytes]) -> tuple[TokenKi
         raise TokenizerError(f"tokenizer.ggml.token_type has the value {bad!r}, expected 0 to 6") from None
     unknown_id = _id(metadata, "unknown")
     for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
-        if kind is not TokenKind.CONTROL and (
-            token in _END_TEXTS or (token[:2] == b"<|" and _CONTROL_LOOK.fullmatch(token))
-        ):
+        if kind is not TokenKind.CONTROL and looks_like_control(token):
             kinds[i] = TokenKind.CONTROL
         elif kind is TokenKind.UNKNOWN and unknown_id is not None and i != unknown_id:
             kinds[i] = TokenKind.UNUSED  # converters once marked unused tokens so; only one can be the unknown one
@@ -144,28 +137,6 @@ def _bpe_token(token_id: int, text: str, kind: TokenKind) -> bytes:
             f"token {token_id} is {text!r}, expected GPT-2's byte characters; the vocabulary is damaged"
         )
     return token
-
-
-def _merges(
-    lines: list[str], texts: list[str], tokens: tuple[bytes, ...], kinds: tuple[TokenKind, ...]
-) -> tuple[tuple[int, int], ...]:
-    """Merges as id pairs; none where they say no more than the order of the ids, which is how tiktoken keeps them."""
-    normal = [i for i, kind in enumerate(kinds) if kind is TokenKind.NORMAL]
-    implied = byte_alphabet.implied_merges(tokens, normal)
-    if len(implied) == len(lines) and lines == [f"{texts[left]} {texts[right]}" for left, right in implied]:
-        return ()
-    index = {texts[i]: i for i in normal}
-    merges = []
-    for number, line in enumerate(lines):
-        left, _, right = line.partition(" ")
-        if left not in index or right not in index or left + right not in index:
-            raise TokenizerError(
-                f"merge {number} is {line!r}, expected two tokens that make a third; the file is damaged"
-            )
-        merges.append((index[left], index[right]))
-    if not merges:
-        raise TokenizerError("tokenizer.ggml.merges is empty, and the order of the ids does not say it either")
-    return tuple(merges)
 
 
 def _written_tokens(vocabulary: Vocabulary) -> list[str]:

@@ -167,7 +167,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, Value]]:
             raise TokenizerError(f"not a sentencepiece model, or damaged: wire type {wire} at byte {at}")
         if number == 0 or size > len(data) - at:
             raise TokenizerError(
-                f"not a sentencepiece model, or truncated: field {number} at byte {at} has {size} bytes of {len(data) - at}"
+                f"not a sentencepiece model, or truncated: {size} bytes of field {number} at byte {at} of {len(data)}"
             )
         yield number, data[at : at + size]
         at += size

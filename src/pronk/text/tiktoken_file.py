@@ -54,6 +54,7 @@ def read(source: str | Path | bytes, *, special: Specials = "llama3.1") -> Vocab
         pre="llama-bpe",
         bos_id=first,
         eos_id=first + 1,
+        add_space_prefix=False,
         pad_id=first + 4 if special == "llama3.1" else None,
         stop_ids=frozenset({first + 1, first + 9} | eom),
         source=("tokenizer.model", data),
@@ -108,7 +109,7 @@ def _parse(data: bytes) -> list[bytes]:
         token = _decode(word)
         if token is None or not rank.isdigit():
             raise TokenizerError(
-                f"line {number} of the tiktoken file is {line[:40]!r}, expected a base64 token and a rank; it is damaged"
+                f"line {number} of the tiktoken file is {line[:40]!r}, expected base64 and a rank; it is damaged"
             )
         if rank != b"%d" % (number - 1):
             raise TokenizerError(

@@ -159,12 +159,12 @@ class VocabularyTokenizer:
         return vocabulary.model == "spm" and (vocabulary.add_space_prefix or vocabulary.remove_extra_whitespaces)
 
     def _drop_space(self, ids: list[int], parts: list[bytes]) -> None:
-        """Take back the space that encoding put in front, as sentencepiece does; all, where extra spaces are removed."""
+        """Take back the space that encoding put in front, as sentencepiece does; spaces, if it removes extra ones."""
         for position, (token_id, part) in enumerate(zip(ids, parts, strict=True)):
             if not part:
                 continue
             if not self._vocabulary.tokens[token_id].startswith(SPACE_PIECE):
                 return
             parts[position] = part[1:]
-            if not self._vocabulary.remove_extra_whitespaces:
+            if parts[position] or not self._vocabulary.remove_extra_whitespaces:
                 return

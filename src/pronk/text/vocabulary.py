@@ -16,6 +16,9 @@ from pronk.errors import TokenizerError
 
 SPACE_PIECE = "▁".encode()  # sentencepiece's visible space
 MAX_TOKENS = 1 << 22  # far above any Llama's; a file that claims more lies about its size
+# Texts that end an answer, whatever else a file says: many name one eos only and forget the others.
+END_TEXTS = frozenset({b"<|eot_id|>", b"<|eom_id|>", b"<|im_end|>", b"<|end|>", b"<end_of_turn>", b"<|endoftext|>"})
+_CONTROL_LOOK = re.compile(rb"<\|[^|<>\s]+\|>")
 _BYTE_PIECE = re.compile(rb"<0x([0-9A-F]{2})>")
 
 
@@ -84,6 +87,11 @@ def byte_value(piece: bytes) -> int | None:
     """The byte that a BYTE token such as <0x0A> stands for; None for other pieces."""
     match = _BYTE_PIECE.fullmatch(piece)
     return int(match[1], 16) if match else None
+
+
+def looks_like_control(token: bytes) -> bool:
+    """Whether a user must not be able to type this token, even where a file calls it normal or user-defined."""
+    return token in END_TEXTS or (token[:2] == b"<|" and _CONTROL_LOOK.fullmatch(token) is not None)
 
 
 def _first_repeated(tokens: tuple[bytes, ...]) -> bytes:
