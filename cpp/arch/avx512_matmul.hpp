@@ -1,6 +1,44 @@
+// Matrix products with AVX-512 (F, BW, DQ, VL, VBMI, VNNI).
 #pragma once
+
 namespace pronk::avx512 {
-constexpr MatmulKernels matmul_kernels() {
-  return {};
+
+// Values of float_matmul.hpp's tile: rows of x by weight rows; 24 accumulators of 32 registers.
+constexpr int kFloatTileTokens = 4;
+constexpr int kFloatTileWeights = 6;
+constexpr bool kCopyRows = false;
+
+}  // namespace pronk::avx512
+
+// clang-format off: each uses those above it.
+#include "kernels/float_matmul.hpp"
+#include "kernels/quantize_impl.hpp"
+#include "arch/avx512_few_rows.hpp"
+#include "arch/avx512_many_rows.hpp"
+// clang-format on
+
+namespace pronk::avx512 {
+
+template <class Unpacker>
+constexpr void set_kernels(MatmulKernels& kernels, Type type) {
+  kernels.few_rows[static_cast<int>(type)] = few_rows<Unpacker>;
+  kernels.many_rows[static_cast<int>(type)] = many_rows<Unpacker>;
 }
+
+constexpr MatmulKernels matmul_kernels() {
+  MatmulKernels kernels{};
+  kernels.quantize = quantize_row;
+  kernels.many_rows_from = 8;
+  set_float_kernels(kernels);
+  set_kernels<UnpackQ4_0>(kernels, Type::kQ4_0);
+  set_kernels<UnpackQ4_1>(kernels, Type::kQ4_1);
+  set_kernels<UnpackQ5_0>(kernels, Type::kQ5_0);
+  set_kernels<UnpackQ5_1>(kernels, Type::kQ5_1);
+  set_kernels<UnpackQ8_0>(kernels, Type::kQ8_0);
+  set_kernels<UnpackQ4_K>(kernels, Type::kQ4_K);
+  set_kernels<UnpackQ5_K>(kernels, Type::kQ5_K);
+  set_kernels<UnpackQ6_K>(kernels, Type::kQ6_K);
+  return kernels;
+}
+
 }  // namespace pronk::avx512

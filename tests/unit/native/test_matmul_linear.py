@@ -242,7 +242,7 @@ def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(TypeError):
         linear(np.zeros((1, 256), np.float64), [weight])  # type: ignore[arg-type]
     with pytest.raises(TypeError):
-        linear(np.zeros((256, 1), np.float32).T, [weight])
+        linear(np.zeros((256, 3), np.float32).T, [weight])
     with pytest.raises(TypeError):
         Matrix(data.reshape(4, -1)[:, ::2].reshape(-1)[::2], types.Q4_K.id, 1, 256)
 

@@ -1,0 +1,136 @@
+// A panel: 32 weight rows unpacked and transposed into scratch memory, once for all rows of x.
+//
+//   values   [k / 4][32 rows][4]  bytes: what one vpdpbusd of two registers takes. Byte = (u - centre) + 128, so that
+//   the
+//                                 kernel's accumulators can start at -128 * (sum of a), whatever the type.
+//   K-quants, for each block of 256:
+//   scales   [256 / kSlice][32]   int16 pairs (scale, 0)
+//   corrections [8][32]           int16 pairs: scale * (centre - offset) of groups 16 apart, see kCorrection
+//   mins     [8][32]              int16 pairs of groups of 16
+//   32-value types:
+//   d, m     [k / 32][32]         float
+//
+// A group of 16's sums come in pairs because vpdpwssd multiplies pairs.
+#pragma once
+
+#include "arch/avx512_unpack.hpp"
+
+namespace pronk::avx512 {
+
+// Writes a 16 x 16 square of 32-bit words (16 rows, `stride` bytes apart, 64 bytes of each) as 16 columns, 128 bytes
+// apart.
+inline void transpose_words(const std::uint8_t* rows, int stride, std::uint8_t* out) {
+  Vec16 square[16];
+  for (int i = 0; i < 16; ++i) square[i] = load(reinterpret_cast<const float*>(rows + i * stride));
+  transpose16(square);  // moves bits only: it does not matter that these are no floats
+  for (int i = 0; i < 16; ++i) store(reinterpret_cast<float*>(out + 128 * i), square[i]);
+}
+
+// rows: [32][256] bytes; out: [64][32][4].
+inline void transpose_block(const std::uint8_t* rows, std::uint8_t* out) {
+  for (int half = 0; half < 2; ++half) {
+    for (int column = 0; column < 4; ++column) {
+      transpose_words(rows + 16 * 256 * half + 64 * column, 256, out + 64 * half + 16 * 128 * column);
+    }
+  }
+}
+
+template <class Unpacker>
+struct Panel256 {
+  static constexpr int kSlices = 256 / Unpacker::kSlice;
+  // A K-quant's whole number is sum(scale * u * a) - offset * ..., the kernel computes it with u - centre. The rest:
+  static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset;
+  struct alignas(64) Block {
+    std::uint8_t values[64 * 32 * 4];
+    std::int32_t scales[kSlices][32];
+    std::int32_t corrections[kCorrection != 0 ? 8 : 0][32];
+    std::int32_t mins[Unpacker::kMins ? 8 : 0][32];
+    float d[32], dmin[32];
+  };
+
+  static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
+    alignas(64) std::uint8_t values[32 * 256];
+    alignas(64) std::int32_t scales[32][16], mins[32][8];  // by row: scales as pairs (scale, 0); mins as they lie
+    const __m512i shift = _mm512_set1_epi8(static_cast<char>(128 - Unpacker::kCentre));
+    for (int r = 0; r < 32; ++r) {
+      const int row = r < rows ? r : rows - 1;  // a panel that is not full repeats its last row
+      const auto& in = reinterpret_cast<const typename Unpacker::Block*>(weights + row * row_bytes)[block];
+      __m512i q[4];
+      Unpacker::values(in, q);
+      for (int i = 0; i < 4; ++i) _mm512_store_si512(values + 256 * r + 64 * i, _mm512_add_epi8(q[i], shift));
+      __m256i scale, min = _mm256_setzero_si256();
+      Unpacker::scales(in, scale, min);
+      _mm512_store_si512(scales[r], _mm512_and_si512(_mm512_cvtepi16_epi32(scale), _mm512_set1_epi32(0xffff)));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(mins[r]), min);
+      const __m128 floats = Unpacker::floats(in);
+      out.d[r] = _mm_cvtss_f32(floats);
+      out.dmin[r] = _mm_cvtss_f32(_mm_movehdup_ps(floats));
+    }
+    transpose_block(values, out.values);
+    for (int half = 0; half < 2; ++half) {
+      alignas(64) std::int32_t columns[16][32];
+      transpose_words(reinterpret_cast<const std::uint8_t*>(scales[16 * half]), 64,
+                      reinterpret_cast<std::uint8_t*>(columns));
+      for (int s = 0; s < kSlices; ++s) {
+        _mm512_store_si512(&out.scales[s][16 * half], _mm512_load_si512(columns[s * Unpacker::kSlice / 16]));
+      }
+      if constexpr (kCorrection != 0) {
+        for (int pair = 0; pair < 8; ++pair) {
+          const __m512i even = _mm512_load_si512(columns[2 * pair]), odd = _mm512_load_si512(columns[2 * pair + 1]);
+          const __m512i both = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+          _mm512_store_si512(&out.corrections[pair][16 * half],
+                             _mm512_mullo_epi16(both, _mm512_set1_epi16(kCorrection)));
+        }
+      }
+      if constexpr (Unpacker::kMins) {
+        for (int r = 0; r < 16; ++r) {
+          for (int pair = 0; pair < 8; ++pair) out.mins[pair][16 * half + r] = mins[16 * half + r][pair];
+        }
+      }
+    }
+  }
+};
+
+template <class Unpacker>
+struct Panel32 {
+  struct alignas(64) Block {  // four blocks of 32 values
+    std::uint8_t values[32 * 32 * 4];
+    float d[4][32];
+    float m[Unpacker::kMins ? 4 : 0][32];
+  };
+
+  // `blocks`: how many of the four there are.
+  static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, int blocks, Block& out) {
+    using FileBlock = typename Unpacker::Block;
+    alignas(64) std::uint8_t values[32 * 128];
+    const __m512i shift = _mm512_set1_epi8(static_cast<char>(128 - Unpacker::kOffset));
+    const __m512i first_half = _mm512_set_epi64(11, 10, 3, 2, 9, 8, 1, 0);  // blocks 0 and 1, each of 16 + 16 values
+    const __m512i second_half = _mm512_add_epi64(first_half, _mm512_set1_epi64(4));
+    for (int r = 0; r < 32; ++r) {
+      const int row = r < rows ? r : rows - 1;
+      const auto* in = reinterpret_cast<const FileBlock*>(weights + row * row_bytes) + block;
+      FileBlock padded[4] = {};
+      if (blocks < 4) {
+        __builtin_memcpy(static_cast<void*>(padded), in, static_cast<unsigned>(blocks) * sizeof(FileBlock));
+        in = padded;
+      }
+      __m512i first, second;
+      Unpacker::values(in, first, second);
+      first = _mm512_add_epi8(first, shift);
+      second = _mm512_add_epi8(second, shift);
+      _mm512_store_si512(values + 128 * r, _mm512_permutex2var_epi64(first, first_half, second));
+      _mm512_store_si512(values + 128 * r + 64, _mm512_permutex2var_epi64(first, second_half, second));
+      for (int b = 0; b < 4; ++b) {
+        out.d[b][r] = half(in[b].d);
+        if constexpr (Unpacker::kMins) out.m[b][r] = half(in[b].m);
+      }
+    }
+    for (int half = 0; half < 2; ++half) {
+      for (int column = 0; column < 2; ++column) {
+        transpose_words(values + 16 * 128 * half + 64 * column, 128, out.values + 64 * half + 16 * 128 * column);
+      }
+    }
+  }
+};
+
+}  // namespace pronk::avx512
