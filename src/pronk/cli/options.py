@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pronk.api import Llama
+    from pronk.api import ChatStream, CompletionStream, Llama
 
 DEFAULT_MODEL = "cria"
 
@@ -31,7 +33,9 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("sampling")
-    group.add_argument("-n", "--max-tokens", type=positive, help="default: until the model stops or the context is full")
+    group.add_argument(
+        "-n", "--max-tokens", type=positive, help="default: until the model stops or the context is full"
+    )
     group.add_argument("--temperature", type=float, help="0 is greedy and exactly reproducible")
     group.add_argument("--top-p", type=float)
     group.add_argument("--top-k", type=int)
@@ -45,11 +49,19 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
-def positive(text: str) -> int:
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
     try:
         value = int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is less than 0")
+    return value
+
+
+def positive(text: str) -> int:
+    value = natural(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
@@ -58,9 +70,7 @@ def positive(text: str) -> int:
 def load_model(args: argparse.Namespace, **more: Any) -> Llama:
     from pronk.api import load
 
-    return load(
-        args.model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more
-    )
+    return load(args.model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more)
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -83,3 +93,31 @@ def read_prompt(args: argparse.Namespace) -> str | None:
 
 def print_json(value: Any) -> None:
     print(json.dumps(value, ensure_ascii=False))
+
+
+def write_stream(stream: ChatStream | CompletionStream) -> None:
+    """Text on standard output as it comes."""
+    for piece in stream:
+        sys.stdout.write(piece.text)
+        sys.stdout.flush()
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A function of (done, total, note) that draws a bar on a terminal's standard error, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, note: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total, note: progress.update(task, completed=done, total=total, description=note)
