@@ -20,15 +20,16 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from pronk import api
+from pronk.checkpoints.open import open_checkpoint
+from pronk.checkpoints.tokenizer_files import fitting, read_model_file
 from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
 from pronk.engine.sampling import SamplingParams
 from pronk.errors import CheckpointError, RequestError, TokenizerError
 from pronk.results import Completion
-from pronk.text import messages, sentencepiece_file, tiktoken_file
+from pronk.text import messages
 from pronk.text.chat import chat_format
 from pronk.text.tokenizer import Tokenizer as PronkTokenizer
-from pronk.text.tokenizers import build_tokenizer
 
 Role = Literal["system", "user", "assistant"]
 
@@ -54,17 +55,13 @@ class ChatPrediction(TypedDict, total=False):
 
 
 class Tokenizer:
-    """A `tokenizer.model`, Llama 3's or Llama 2's. `inner` is pronk's tokenizer of it."""
+    """A `tokenizer.model`, Llama 3's (with the special tokens of 3.0, or those of 3.1) or Llama 2's. `inner` is pronk's
+    tokenizer of it. Raises TokenizerError."""
 
-    def __init__(self, model_path: str | Path, *, special: tiktoken_file.Specials = "llama3") -> None:
-        path = Path(model_path)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise TokenizerError(f"cannot read the tokenizer {path}: {error.strerror or error}") from None
-        tiktoken = tiktoken_file.looks_like(data)
-        vocabulary = tiktoken_file.read(data, special=special) if tiktoken else sentencepiece_file.read(data)
-        self.inner: PronkTokenizer = build_tokenizer(vocabulary)
+    def __init__(self, model_path: str | Path, *, llama3_1: bool = False) -> None:
+        self.inner: PronkTokenizer = read_model_file(Path(model_path), llama3_1=llama3_1)
+        vocabulary = self.inner.vocabulary
+        assert vocabulary is not None, "both kinds of file are plain vocabularies"
         self.special_tokens: dict[str, int] = dict(self.inner.special_ids)
         self.n_words = self.inner.vocab_size
         self.bos_id = -1 if vocabulary.bos_id is None else vocabulary.bos_id
@@ -72,7 +69,7 @@ class Tokenizer:
         self.pad_id = -1 if vocabulary.pad_id is None else vocabulary.pad_id
         self.stop_tokens = set(self.inner.stop_ids)
         # Meta's tiktoken decoder shows control tokens, sentencepiece's does not.
-        self._shown = {i: text for text, i in self.special_tokens.items()} if tiktoken else {}
+        self._shown = {i: text for text, i in self.special_tokens.items()} if vocabulary.model == "bpe" else {}
 
     def encode(
         self,
@@ -150,7 +147,9 @@ class Llama:
         """
         if not Path(ckpt_dir).is_dir():
             raise CheckpointError(f"checkpoint directory {ckpt_dir!r} does not exist")
-        tokenizer = Tokenizer(tokenizer_path)
+        config = open_checkpoint(ckpt_dir).config
+        tokenizer = Tokenizer(tokenizer_path, llama3_1=config.rope_scaling is not None)
+        fitting(tokenizer.inner, config, tokenizer_path)
         model = api.load(
             ckpt_dir,
             context=max_seq_len,
@@ -158,11 +157,6 @@ class Llama:
             token_budget=max(512, max_batch_size),
             tokenizer=tokenizer.inner,
         )
-        if tokenizer.n_words > model.config.vocab_size:
-            raise TokenizerError(
-                f"{tokenizer_path} has {tokenizer.n_words} tokens, the model in {ckpt_dir} {model.config.vocab_size}; "
-                "the two do not belong together"
-            )
         return Llama(model, tokenizer, seed)
 
     def generate(

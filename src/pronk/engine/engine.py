@@ -6,6 +6,7 @@ Runs over anything that has `config` and `forward(batch, cache)`. Not for severa
 from __future__ import annotations
 
 import sys
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -109,7 +110,8 @@ class Engine:
         pieces = [(c.sequence.ids[c.start : c.end], c.start, c.sequence.pages) for c in plan]
         batch = make_batch(pieces, self.config.block, wants_logits=wanted)
         logits = self.model.forward(batch, self.cache)
-        return np.split(logits, np.cumsum(wanted)[:-1])
+        ends = list(accumulate(wanted))
+        return [logits[end - count : end] for end, count in zip(ends, wanted, strict=True)]
 
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> list[Output]:
         outputs = []
