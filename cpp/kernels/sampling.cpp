@@ -141,9 +141,9 @@ double start_with_mass(Row& row, double share) {
 
 // Locally typical sampling (Meister et al. 2022): ranks by how near a token's surprise is to the expected one.
 void keep_typical(Row& row, double share) {
-  const double mass = mass_of(row.kept);
+  const double mass = mass_of(row.kept), log_mass = std::log(mass);
   auto surprise = [&](const Candidate& c) {
-    return std::log(mass) - (static_cast<double>(c.logit) - static_cast<double>(row.largest)) * row.scale;
+    return log_mass - (static_cast<double>(c.logit) - static_cast<double>(row.largest)) * row.scale;
   };
   double entropy = 0.0;
   for (const Candidate& c : row.kept) {

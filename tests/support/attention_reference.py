@@ -1,4 +1,4 @@
-"""Attention over a paged cache in float64 NumPy, and random batches for it: the slow code that the kernels are compared with."""
+"""Attention over a paged cache in float64 NumPy, and random batches for it: what the kernels are compared with."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def rotated(
 ) -> NDArray[np.floating]:
     """x (T, heads, E) with its interleaved pairs turned, computed in `dtype`.
 
-    Keys are turned in float32, as the kernel does it: rounded to float16, a last digit's difference would be a thousandfold.
+    Keys are turned in float32, as the kernel does it: rounding to float16 would make a last digit's difference large.
     """
     pairs = x.astype(dtype).reshape(*x.shape[:2], -1, 2)
     c, s = cos.astype(dtype)[:, None], sin.astype(dtype)[:, None]

@@ -1,10 +1,11 @@
 """Everything of a layer that is not a matrix product: attention over the paged KV cache, norm, activation, residual.
 
-Sizes: T tokens in the batch, S sequences, D model width, H query heads, K key/value heads, E head width. Arrays are C-contiguous
-and float32 unless said otherwise; another shape or an index out of range raises ValueError, another type TypeError.
+Sizes: T tokens in the batch, S sequences, D model width, H query heads, K key/value heads, E head width. Arrays are
+C-contiguous and float32 unless said otherwise; another shape or an index out of range raises ValueError, another type
+TypeError.
 
-A row of a result never depends on the other rows, on the chunks a prompt is cut into, or on the number of threads; and all
-instruction sets give the same bits.
+A row of a result never depends on the other rows, on the chunks a prompt is cut into, or on the number of threads; and
+all instruction sets give the same bits.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.native import runtime as runtime  # PRONK_ISA and PRONK_THREADS are obeyed before the first kernel runs
 from pronk.native import _core
+from pronk.native import runtime as runtime  # PRONK_ISA and PRONK_THREADS are obeyed before the first kernel runs
 
 
 def rms_norm(x: NDArray[np.float32], gain: NDArray[np.float32], eps: float) -> NDArray[np.float32]:
@@ -49,10 +50,10 @@ def attention(
 ) -> NDArray[np.float32]:
     """(T, H*E): causal attention within each sequence, H/K query heads to a key/value head, scaled by 1/sqrt(E).
 
-    q (T, H*E), k and v (T, K*E) come unrotated and stay as they are; cos and sin (T, E/2) turn the interleaved pairs of q and k.
-    key_pages and value_pages (blocks, K, block, E), float16 or float32, get this batch's rotated k and its v at `slots` (T)
-    first. The rest is as in `pronk.model.batch.Batch`: positions (T), query_starts (S+1), context_lens (S), block_tables (S, pages).
-    E is even, a page's `block` a multiple of 16, and positions rise within a sequence.
+    q (T, H*E), k and v (T, K*E) come unrotated and stay as they are; cos and sin (T, E/2) turn the interleaved pairs of
+    q and k. key_pages and value_pages (blocks, K, block, E), float16 or float32, get this batch's rotated k and v at
+    `slots` (T) first. The rest is as in `pronk.model.batch.Batch`: positions (T), query_starts (S+1), context_lens (S),
+    block_tables (S, pages). E is even, a page's `block` a multiple of 16, and positions rise within a sequence.
     """
     return _core.attention(
         q, k, v, cos, sin, positions, slots, query_starts, context_lens, block_tables, key_pages, value_pages

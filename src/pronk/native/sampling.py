@@ -1,7 +1,8 @@
 """From one row of logits (V) to a token, and to log probabilities, without sorting the vocabulary.
 
 What the filters keep is exact, not approximated, and of two tokens with equal logits the lower id comes first.
-Logits that are NaN or infinite (minus infinity means "never" and is fine) raise PronkError: a damaged model computes them.
+Logits that are NaN or infinite (minus infinity means "never" and is fine) raise PronkError: a damaged model computes
+them.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.errors import PronkError, RequestError
-from pronk.native import runtime as runtime  # PRONK_ISA and PRONK_THREADS are obeyed before the first kernel runs
 from pronk.native import _core
+from pronk.native import runtime as runtime  # PRONK_ISA and PRONK_THREADS are obeyed before the first kernel runs
 
 _NAN_LOGITS = -1
 _SEED_BITS = (1 << 64) - 1
@@ -40,17 +41,17 @@ def sample(
 
     In this order, each step seeing the distribution that the one before it left:
 
-    - Penalties of the tokens `seen_ids` (each once): logits above 0 are divided by `repetition_penalty`, others multiplied with it;
-      then `frequency_penalty` * count and, where the count is above 0, `presence_penalty` are taken off. A count of 0 is a
-      token of the prompt. Then `bias_values` are added at `bias_ids`, and tokens whose bit (id % 32 of word id // 32)
-      is not set in `allowed` are ruled out.
+    - Penalties of the tokens `seen_ids` (each once): logits above 0 are divided by `repetition_penalty`, others
+      multiplied with it; then `frequency_penalty` * count and, where the count is above 0, `presence_penalty` are taken
+      off. A count of 0 is a token of the prompt. Then `bias_values` are added at `bias_ids`, and tokens whose bit
+      (id % 32 of word id // 32) is not set in `allowed` are ruled out.
     - temperature 0: the largest logit.
     - top_k (0: off), typical_p (1: off), top_p (1: off), min_p (0: off), each keeping at least one token.
     - Division by the temperature, and the choice: the first of the kept tokens, by id, at which the running sum of
       probabilities passes `uniform`.
 
-    This is llama.cpp's order. With `temperature_first` the filters see the logits divided by the temperature, as Meta's and
-    Hugging Face's code has it, and top_p keeps a token while the mass before it is at most top_p (not: below it).
+    This is llama.cpp's order. With `temperature_first` the filters see the logits divided by the temperature, as Meta's
+    and Hugging Face's code has it, and top_p keeps a token while the mass before it is at most top_p (not: below it).
 
     Raises RequestError when no token is left to choose, PronkError for logits that are not numbers.
     """
@@ -88,7 +89,7 @@ def log_probabilities(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> ND
 
 
 def top_log_probabilities(logits: NDArray[np.float32], k: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """The k largest (V at most) as (ids, log probabilities), the largest first, the lower id first where logits are equal."""
+    """The k largest (V at most) as (ids, log probabilities), largest first, the lower id first on ties."""
     found = _core.top_log_probabilities(logits, k)
     if found is None:
         raise _not_numbers()
