@@ -2,7 +2,8 @@
 
 Each setting of llama.cpp (weights repacked or not, flash attention or not) runs in a process of its own, and so does
 pronk; they take turns, round by round, so that a drift of the machine hits all of them. The figure is the ratio of
-medians to llama.cpp's best setting. Let nothing else run meanwhile. Files are random weights of real shapes (up to 5 GB on disk).
+medians to llama.cpp's best setting. Let nothing else run meanwhile. Files are random weights of real shapes (up to 5 GB
+on disk).
 
 usage: cpu_vs_llama_cpp.py [--types F16,Q8_0,Q4_K_M] [--rounds 3] [--first-token] [--json FILE]
 """

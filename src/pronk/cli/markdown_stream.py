@@ -1,6 +1,7 @@
 """Markdown drawn while it arrives.
 
-Finished blocks (a paragraph, a list, a fenced code block) are printed for good; only the last one is redrawn. So a long answer scrolls like any other text, and nothing above the cursor flickers.
+Finished blocks (a paragraph, a list, fenced code) are printed for good; only the last one is redrawn. So a long
+answer scrolls like any other text, and nothing above the cursor flickers.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class MarkdownStream:
 
 
 def split_blocks(text: str) -> tuple[str, str]:
-    """(blocks that nothing to come can change, the rest). A block ends at a blank line outside a code fence; a list goes
-    on over blank lines, so it is finished only when a line that is no item and not indented follows."""
+    """(blocks that nothing to come can change, the rest). A block ends at a blank line outside a code fence; a list
+    goes on over blank lines, so it is finished only when a line that is no item and not indented follows."""
     cut, fence, offset, pending = 0, "", 0, -1
     for line in text.splitlines(keepends=True):
         stripped = line.strip()
