@@ -157,32 +157,10 @@ inline Vec16 div(const Vec16& a, const Vec16& b) {
   return r;
 }
 
-// a * b + c, rounded once. Without the instruction, the C library's fmaf would cost a call a lane. Here: the product is
-// exact in double; the sum is rounded to odd, that is, an inexact one whose last bit is even moves by one towards the
-// part that was lost; rounding such a sum to float gives the right float (Boldo and Melquiond 2008).
-#ifdef __FP_FAST_FMAF
-inline float fused(float a, float b, float c) {
-  return __builtin_fmaf(a, b, c);
-}
-#else
-inline float fused(float a, float b, float c) {
-  const double product = static_cast<double>(a) * static_cast<double>(b), addend = static_cast<double>(c);
-  double sum = product + addend;
-  const double back = sum - product;
-  const double lost = (product - (sum - back)) + (addend - back);
-  std::int64_t bits;
-  __builtin_memcpy(&bits, &sum, 8);
-  const std::int64_t even = 1 - (bits & 1), up = lost > 0.0, down = lost < 0.0;
-  const std::int64_t away = 1 - 2 * static_cast<std::int64_t>(sum < 0.0);  // +1 in the bits is away from zero
-  bits += even * away * (up - down);
-  __builtin_memcpy(&sum, &bits, 8);
-  return static_cast<float>(sum);
-}
-#endif
-
+// a * b + c, rounded once. Where this is no instruction it is a call of the C library: slow, and still the same bits.
 inline Vec16 fma(const Vec16& a, const Vec16& b, const Vec16& c) {
   Vec16 r;
-  PRONK_EACH_LANE r.lane[i] = fused(a.lane[i], b.lane[i], c.lane[i]);
+  PRONK_EACH_LANE r.lane[i] = __builtin_fmaf(a.lane[i], b.lane[i], c.lane[i]);
   return r;
 }
 
