@@ -18,14 +18,15 @@ CHARACTERS: dict[int, str] = {
     **{byte: chr(byte) for byte in _PRINTABLE},
     **{byte: chr(0x100 + i) for i, byte in enumerate(_OTHERS)},
 }
-_BYTES = {ord(character): byte for byte, character in CHARACTERS.items()}
+# As a translation to latin-1: what is no character of the alphabet goes where latin-1 has none.
+_TO_LATIN1 = {**dict.fromkeys(_OTHERS, 0xFFFF), **{0x100 + i: byte for i, byte in enumerate(_OTHERS)}}
 
 
 def to_bytes(text: str) -> bytes | None:
     """The bytes that `text` spells; None when a character is not of the alphabet."""
     try:
-        return bytes([_BYTES[ord(c)] for c in text])
-    except KeyError:
+        return text.translate(_TO_LATIN1).encode("latin-1")
+    except UnicodeEncodeError:
         return None
 
 
@@ -42,13 +43,14 @@ def implied_merges(tokens: Sequence[bytes], ids: Sequence[int]) -> list[tuple[in
     rank = {tokens[i]: i for i in ids}
     merges: list[tuple[int, int]] = []
     for token in rank:
-        cuts = [
-            (rank[token[:cut]], rank[token[cut:]])
-            for cut in range(1, len(token))
-            if token[:cut] in rank and token[cut:] in rank
-        ]
-        cuts.sort()
-        merges += cuts
+        cuts = []
+        for cut in range(1, len(token)):
+            left = rank.get(token[:cut])
+            if left is not None:
+                right = rank.get(token[cut:])
+                if right is not None:
+                    cuts.append((left, right))
+        merges += sorted(cuts) if len(cuts) > 1 else cuts
     return merges
 
 
@@ -57,7 +59,8 @@ def merge_ids(
 ) -> tuple[tuple[int, int], ...]:
     """Merges written as "left right" -> pairs of ids; none where they say no more than the order of the ids does.
 
-    `texts` are the tokens in this alphabet. Raises TokenizerError for a merge of what is no token.
+    `texts` are the tokens in this alphabet. A merge that would make a control token out of text is left out. Raises
+    TokenizerError for a merge of what is no token.
     """
     normal = [i for i, kind in enumerate(kinds) if kind is TokenKind.NORMAL]
     implied = implied_merges(tokens, normal)
@@ -66,10 +69,13 @@ def merge_ids(
     if not lines:
         raise TokenizerError("the vocabulary has no merges; it is incomplete")
     index = {texts[i]: i for i in normal}
+    special = {text for text, kind in zip(texts, kinds, strict=True) if kind is not TokenKind.NORMAL}
     merges = []
     for number, line in enumerate(lines):
         left, _, right = line.partition(" ")
         if left not in index or right not in index or left + right not in index:
+            if left + right in special:
+                continue
             raise TokenizerError(
                 f"merge {number} is {line[:60]!r}, expected two tokens that make a third; it is damaged"
             )

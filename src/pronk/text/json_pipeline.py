@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pronk.errors import TokenizerError
 from pronk.text import byte_alphabet
-from pronk.text.json_tokens import Json, JsonTokens, steps
+from pronk.text.json_tokens import Json, JsonTokens, merge_lines, steps
 from pronk.text.tokenizers import checked, visible
 from pronk.text.vocabulary import TokenKind, byte_value
 
@@ -96,7 +96,7 @@ def _prepared(root: Json, tokens: JsonTokens) -> Json:
     control = tokens.control_texts
     model = dict(root["model"])
     if model.get("merges"):
-        model["merges"] = [list(pair) for pair in model["merges"] if pair[0] + pair[1] not in control]
+        model["merges"] = [line for line in merge_lines(model) if line.replace(" ", "", 1) not in control]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     given = {entry["id"]: entry for entry in root.get("added_tokens") or []}
     added = [

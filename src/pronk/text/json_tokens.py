@@ -45,7 +45,7 @@ class JsonTokens:
 
 
 def parse(json_text: str | bytes) -> Json:
-    """The file as Python data: it has a model, whose merges are pairs. Raises TokenizerError."""
+    """The file as Python data, with a model. Raises TokenizerError."""
     try:
         root = json.loads(json_text)
     except (ValueError, RecursionError) as error:
@@ -53,22 +53,31 @@ def parse(json_text: str | bytes) -> Json:
     model = root.get("model") if isinstance(root, dict) else None
     if not isinstance(model, dict) or not isinstance(root.get("added_tokens") or [], list):
         raise TokenizerError("tokenizer.json has no model, or no list of added tokens; it is damaged or another file")
-    merges = model.get("merges")
-    if merges is not None:
-        model["merges"] = _merge_pairs(merges)
     return dict(root)
 
 
-def _merge_pairs(merges: object) -> list[tuple[str, str]]:
-    """Merges are written "left right", or as pairs since pieces may have spaces."""
-    if not isinstance(merges, list):
-        raise TokenizerError("the merges in tokenizer.json are no list; it is damaged")
+def merge_lines(model: Json) -> list[str]:
+    """The merges as "left right": older files have them so, newer ones as pairs. Raises TokenizerError."""
+    merges = model.get("merges") or []
+    kinds = set(map(type, merges)) if isinstance(merges, list) else {dict}
+    try:
+        if kinds <= {list}:
+            return list(map(" ".join, merges))
+        if kinds <= {str}:
+            return list(merges)
+    except TypeError:
+        pass
+    raise TokenizerError("the merges in tokenizer.json are no list of pairs of tokens; it is damaged")
+
+
+def merge_pairs(model: Json) -> list[tuple[str, str]]:
+    """The merges as pairs. Raises TokenizerError where a piece has a space in it, which nothing here makes."""
     pairs = []
-    for number, merge in enumerate(merges):
-        pair = merge.split(" ") if isinstance(merge, str) else merge
-        if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(half, str) for half in pair):
-            raise TokenizerError(f"merge {number} in tokenizer.json is {str(merge)[:60]!r}, expected two tokens")
-        pairs.append((pair[0], pair[1]))
+    for number, line in enumerate(merge_lines(model)):
+        left, space, right = line.partition(" ")
+        if not (left and space and right) or " " in right:
+            raise TokenizerError(f"merge {number} in tokenizer.json is {line[:60]!r}, expected two tokens")
+        pairs.append((left, right))
     return pairs
 
 

@@ -1,8 +1,8 @@
 """Hugging Face's `tokenizer.json` and `tokenizer_config.json`, read and written.
 
 A tokenizer.json is a pipeline: normalizer, pre-tokenizer, model, decoder. Two shapes of it are nearly all that Llamas
-have, and become a Vocabulary: byte-level BPE with a known way of splitting (Llama 3, SmolLM2), and BPE with byte fallback
-that is Llama 2's sentencepiece in other clothes. Anything else runs as it is, on the tokenizers library
+have, and become a Vocabulary: byte-level BPE with a known way of splitting (Llama 3, SmolLM2), and BPE with byte
+fallback that is Llama 2's sentencepiece in other clothes. Anything else runs as it is, on the tokenizers library
 (`json_pipeline.py`).
 
 A text must never become a control token by being typed, so tokens that look like control tokens are taken for ones, and
@@ -18,7 +18,7 @@ from typing import Any
 
 from pronk.errors import TokenizerError
 from pronk.text import byte_alphabet
-from pronk.text.json_tokens import Json, JsonTokens, parse, read_tokens, steps
+from pronk.text.json_tokens import Json, JsonTokens, merge_lines, merge_pairs, parse, read_tokens, steps
 from pronk.text.pre_tokenizers import GPT2_PATTERN, KNOWN, pre_tokenizer
 from pronk.text.tokenizer import Tokenizer
 from pronk.text.vocabulary import SPACE_PIECE, TokenKind, Vocabulary, byte_value
@@ -112,8 +112,6 @@ def _byte_level(root: Json, tokens: JsonTokens, source: tuple[str, bytes]) -> Vo
     if not all(raw):
         bad = tokens.texts[next(i for i, token in enumerate(raw) if not token)]
         raise TokenizerError(f"token {bad[:40]!r} in tokenizer.json is not in GPT-2's byte characters; it is damaged")
-    control = tokens.control_texts
-    lines = [f"{a} {b}" for a, b in model.get("merges") or [] if a + b not in control]
     roles = tokens.roles()
     roles["unknown_id"] = None  # every text has bytes; a token named there is never made
     return Vocabulary(
@@ -121,7 +119,7 @@ def _byte_level(root: Json, tokens: JsonTokens, source: tuple[str, bytes]) -> Vo
         tokens=tuple(token for token in raw if token is not None),
         kinds=tokens.kinds,
         pre=pre,
-        merges=byte_alphabet.merge_ids(lines, tokens.texts, [t or b"" for t in raw], tokens.kinds),
+        merges=byte_alphabet.merge_ids(merge_lines(model), tokens.texts, [t or b"" for t in raw], tokens.kinds),
         add_space_prefix=False,
         source=source,
         **roles,
@@ -166,7 +164,7 @@ def _sentencepiece(root: Json, tokens: JsonTokens, source: tuple[str, bytes]) ->
         text.replace(" ", _SPACE) if i in tokens.added else text for i, text in enumerate(tokens.texts)
     ]  # fmt: skip
     control = tokens.control_texts
-    scores = _scores(texts, kinds, [pair for pair in model.get("merges") or [] if "".join(pair) not in control])
+    scores = _scores(texts, kinds, [pair for pair in merge_pairs(model) if "".join(pair) not in control])
     if scores is None or len(byte_ids) != 256:
         return None
     return Vocabulary(
@@ -206,15 +204,16 @@ def _scores(
     """
     index = {text: i for i, (text, kind) in enumerate(zip(texts, kinds, strict=True)) if kind is TokenKind.NORMAL}
     made = [index.get(left + right) for left, right in merges]
-    order = dict.fromkeys(made)
+    order = [i for i in dict.fromkeys(made) if i is not None]
     groups = sum(a != b for a, b in pairwise([None, *made]))
     ways = sum(text[:cut] in index and text[cut:] in index for text in index for cut in range(1, len(text)))
-    if None in order or groups != len(order) or len(set(merges)) != len(merges) or ways != len(made):
+    if None in made or groups != len(order) or len(set(merges)) != len(merges) or ways != len(made):
         return None
     # Pieces that no merge makes (single characters) come last; where ids are in that order, they are the ranks already
     normal = list(index.values())
-    ranked = [*order, *(i for i in normal if i not in order)]
-    ranks = {token_id: rank for rank, token_id in enumerate(normal if list(order) == sorted(order) else ranked)}
+    merged = set(order)
+    ranked = [*order, *(i for i in normal if i not in merged)]
+    ranks = {token_id: rank for rank, token_id in enumerate(normal if order == sorted(order) else ranked)}
     return tuple(-float(ranks.get(i, 0)) for i in range(len(texts)))
 
 
