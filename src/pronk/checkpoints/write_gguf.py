@@ -21,6 +21,7 @@ from pronk.errors import TokenizerError
 from pronk.tensors import types
 from pronk.tensors.lazy import LazyTensor
 from pronk.text import gguf_vocabulary
+from pronk.text.vocabulary import TokenKind, Vocabulary
 
 ALIGNMENT = 32
 _VERSION = 3
@@ -59,6 +60,9 @@ def metadata(checkpoint: Checkpoint) -> dict[str, object]:
         "general.file_type": mixes.file_type(checkpoint.tensors.values()),
         "general.quantization_version": 2,
     }
+    defaults = checkpoint.defaults
+    sampling = {"temp": defaults.temperature, "top_p": defaults.top_p, "top_k": defaults.top_k}
+    general |= {f"general.sampling.{key}": value for key, value in sampling.items() if value is not None}
     return {**general, **_architecture(checkpoint.config), **_tokenizer(checkpoint)}
 
 
@@ -101,12 +105,24 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, object]:
             f"the tokenizer of {checkpoint.name or checkpoint.path} is a pipeline that GGUF cannot hold, "
             "expected plain BPE or sentencepiece; convert to hf, which keeps tokenizer.json as it is"
         )
-    keys = gguf_vocabulary.write(tokenizer.vocabulary)
-    if "tokenizer.ggml.precompiled_charsmap" in keys:
-        keys["tokenizer.ggml.precompiled_charsmap"] = tokenizer.vocabulary.charsmap  # u8, where other arrays are i32
+    vocabulary = _padded(tokenizer.vocabulary, checkpoint.config.vocab_size)
+    keys = gguf_vocabulary.write(vocabulary)
+    if vocabulary.charsmap:
+        keys["tokenizer.ggml.precompiled_charsmap"] = vocabulary.charsmap  # u8, where other arrays are i32
     if checkpoint.chat_template:
         keys["tokenizer.chat_template"] = checkpoint.chat_template
     return keys
+
+
+def _padded(vocabulary: Vocabulary, rows: int) -> Vocabulary:
+    """A token for every row of the embedding, which llama.cpp insists on. Rows without one are training's padding."""
+    missing = range(len(vocabulary.tokens), rows)
+    return replace(
+        vocabulary,
+        tokens=vocabulary.tokens + tuple(b"[PAD%d]" % i for i in missing),
+        kinds=vocabulary.kinds + (TokenKind.UNUSED,) * len(missing),
+        scores=vocabulary.scores + (0.0,) * len(missing) if vocabulary.scores else (),
+    )
 
 
 # --- bytes ---
