@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pronk.config import ModelConfig
+from pronk.errors import CheckpointError
 from pronk.tensors.lazy import LazyTensor
 from pronk.text.tokenizer import Tokenizer
 
@@ -42,3 +43,21 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+def check_shapes(config: ModelConfig, tensors: Mapping[str, LazyTensor]) -> None:
+    """Raises CheckpointError unless `tensors` has every tensor of `config` in its shape, and nothing else: a tensor
+    that is not understood would be arithmetic left out."""
+    shapes = config.tensor_shapes()
+    for name, shape in shapes.items():
+        if name not in tensors:
+            raise CheckpointError(
+                f"{name} is missing, expected {shape}; the checkpoint is incomplete (a missing shard?)"
+            )
+        if tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{name} is {tensors[name].shape}, expected {shape} from the config; the two do not belong together"
+            )
+    for name in tensors:
+        if name not in shapes:
+            raise CheckpointError(f"{name} is no tensor of this model by its config, expected {len(shapes)} others")

@@ -1,9 +1,10 @@
-"""Files as bytes in memory that the operating system fetches when they are touched. Reading one costs no memory of ours."""
+"""Files as bytes in memory that the operating system fetches when they are touched, and JSON files."""
 
 from __future__ import annotations
 
 import json
 import mmap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,7 @@ def parse_json(data: bytes, where: str) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in made if names.count(name) > 1)
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise CheckpointError(f"{twice[:200]!r} is there twice; the file is damaged")
     return made
 

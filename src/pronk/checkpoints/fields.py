@@ -1,0 +1,103 @@
+"""Typed reading of a mapping that somebody else wrote: JSON objects and GGUF metadata."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pronk.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Values by key, with a name for messages (a path). A key whose value is null counts as absent.
+
+    A getter returns `default` for an absent key, or raises CheckpointError where there is no default; it raises
+    CheckpointError for a value of another kind.
+    """
+
+    values: Mapping[str, object]
+    where: str
+
+    def has(self, key: str) -> bool:
+        return self.values.get(key) is not None
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self._value(key, default)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.wrong(key, "a whole number")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+            raise self.wrong(key, "a number")
+        return float(value)
+
+    def flag(self, key: str, default: bool | None = None) -> bool:
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self.wrong(key, "true or false")
+        return value
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(key, "a string")
+        return value
+
+    def child(self, key: str) -> Fields:
+        """The object at a key; an empty one where it is absent."""
+        value = self._value(key, {})
+        if not isinstance(value, Mapping):
+            raise self.wrong(key, "an object")
+        return Fields(value, f"{self.where}, {key}")
+
+    def refuse_unless(self, key: str, *neutral: object) -> None:
+        """Raises CheckpointError unless the key is absent or has one of the values under which it changes nothing."""
+        value = self.values.get(key)
+        if value is not None and not any(
+            value == n and isinstance(value, bool) == isinstance(n, bool) for n in neutral
+        ):
+            raise self.unsupported(key)
+
+    def unsupported(self, key: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self.where}: {key} is {shown(self.values.get(key))}, which changes what the model computes in a way that "
+            "is not supported; expected a plain Llama"
+        )
+
+    def wrong(self, key: str, expected: str) -> CheckpointError:
+        return CheckpointError(f"{self.where}: {key} is {shown(self.values.get(key))}, expected {expected}")
+
+    def _value(self, key: str, default: object) -> object:
+        value = self.values.get(key)
+        if value is not None:
+            return value
+        if default is None:
+            raise CheckpointError(f"{self.where} has no {key}, which a Llama's config must have")
+        return default
+
+
+def shown(value: object) -> str:
+    """A value for a message: never a whole vocabulary, and never longer than a line."""
+    if isinstance(value, Mapping | list | tuple):
+        return f"{'an object' if isinstance(value, Mapping) else 'a list'} of {len(value)} values"
+    if isinstance(value, int) and value.bit_length() > 128:
+        return "a huge number"
+    return repr(value)[:80]
+
+
+def shortest(value: float) -> float:
+    """A float32 as the shortest decimal that means it: 9.999999747378752e-06 was written as 1e-05.
+
+    GGUF keeps float32 where params.json and config.json have decimals; this makes the same model have the same config.
+    """
+    import numpy as np
+
+    if not math.isfinite(value) or abs(value) > 3e38:
+        return value
+    return float(str(np.float32(value)))
