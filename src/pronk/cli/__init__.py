@@ -29,15 +29,17 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. 0 for success, 2 for a user's mistake (said in one line), 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser(arguments[0] if arguments else None)
-    options = parser.parse_args(arguments)
-    if options.verb is None:
-        parser.print_help()
-        return 0
+    if not arguments or arguments[0] not in VERBS:
+        return _no_verb(arguments)
+    verb = _module(arguments[0])
+    parser = argparse.ArgumentParser(prog=f"pronk {arguments[0]}", description=VERBS[arguments[0]])
+    verb.add_arguments(parser)
+    # Intermixed, so that `tokenize MODEL --decode IDS` is read as it is written.
+    options = parser.parse_intermixed_args(arguments[1:])
     from pronk.errors import PronkError
 
     try:
-        status: int = _module(options.verb).run(options)
+        status: int = verb.run(options)
     except PronkError as error:
         print(f"pronk: {error}", file=sys.stderr)
         return 2
@@ -50,16 +52,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    """Every verb by name, and the options of the one that was asked for."""
-    parser = argparse.ArgumentParser(prog="pronk", description="One package for the whole life of a Llama model.")
+def _no_verb(arguments: list[str]) -> int:
+    """--help, --version, or a verb that there is not."""
+    width = max(map(len, VERBS))
+    table = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="pronk",
+        usage="pronk VERB ...",
+        description=f"One package for the whole life of a Llama model.\n\nverbs:\n{table}",
+        epilog="pronk VERB --help says more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=_version())
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for name, summary in VERBS.items():
-        sub = verbs.add_parser(name, help=summary, description=summary)
-        if name == chosen:
-            _module(name).add_arguments(sub)
-    return parser
+    parser.add_argument("verb", nargs="?", choices=VERBS, metavar="VERB", help=argparse.SUPPRESS)
+    parser.parse_args(arguments)
+    parser.print_help()
+    return 0
 
 
 def _module(verb: str):  # type: ignore[no-untyped-def]

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from pronk.api import ChatResult, Llama
 
 
-def run(llama: Llama, session: ChatSession) -> int:
+def run(llama: Llama, session: ChatSession, console: Console | None = None) -> int:
     """Ask and answer until /exit or Ctrl-D."""
-    console = Console(highlight=False)
+    console = console or Console(highlight=False)
     console.print(
         Text(f"{llama.name}: /help for commands, Alt-Enter for a new line, Ctrl-C stops an answer", style="dim")
     )
