@@ -34,6 +34,7 @@ from pronk.text.tool_parsers.reader import CODE_INTERPRETER, AnswerReader
 from pronk.text.tool_parsers.syntax import CallSyntax
 from pronk.text.tool_parsers.tool_call_tag import ToolCallTag
 
+_WORDS = re.compile(r"\w*")
 _PRIVATE_USE = range(0xF0000, 0xFFFFE)
 
 
@@ -142,9 +143,16 @@ class JinjaFormat:
         body = text.strip()  # templates trim
         longest = max(map(len, self._beginnings), default=0)
         reach = range(1, min(longest, len(body)) + 1)
-        before = mark if any(body[:size] in self._endings for size in reach) else ""
-        after = mark if any(body[-size:] in self._beginnings for size in reach) else ""
-        return text.replace(body, f"{before}{body}{after}", 1) if before or after else text
+        if any(body[:size] in self._endings for size in reach) or self._is_inside(body):
+            text = text.replace(body, mark + body, 1)
+            body = mark + body
+        if any(body[-size:] in self._beginnings for size in reach):
+            text = text.replace(body, body + mark, 1)
+        return text
+
+    def _is_inside(self, text: str) -> bool:
+        """Is it the inner part of a control token? Mere words are not: templates compare those with what they know."""
+        return not _WORDS.fullmatch(text) and any(text in spelling for spelling in self.tokenizer.special_ids)
 
     def _break_beginnings(self, text: str, mark: str) -> str:
         firsts = {beginning for beginning in self._beginnings if len(beginning) == 1}

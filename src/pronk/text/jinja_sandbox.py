@@ -34,7 +34,7 @@ from pronk.errors import ChatFormatError
 MAX_SOURCE = 128 * 1024  # characters of a template; the longest in use have some 25,000
 MAX_WEIGHT = 4_000_000  # of one value, and of everything that a rendering puts out: about a million tokens
 MAX_SECONDS = 1.0  # of this thread's processor time, so that a busy machine refuses nobody
-_CONTAINER_WEIGHT = 32
+_CONTAINER_WEIGHT, _PART_WEIGHT = 32, 8  # beyond the characters: the cost of many small parts
 _MAX_DEPTH = 64
 _MAX_BITS = 4096
 _BUDGET = "\0budget"  # no template can write this name
@@ -97,9 +97,9 @@ class Budget:
         """Weight and depth."""
         if isinstance(value, str):
             self.check(len(value))
-            return len(value) + 1, 0
+            return len(value) + _PART_WEIGHT, 0
         if not isinstance(value, Mapping | list | tuple | set | frozenset):
-            return 1, 0
+            return _PART_WEIGHT, 0
         known = self._weights.get(id(value))
         if known is not None:
             return known[1], known[2]

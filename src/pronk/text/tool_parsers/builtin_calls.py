@@ -32,7 +32,7 @@ class BuiltinCalls:
             tree = parse_expression(text[: close + 1])
             if isinstance(tree, ast.Call):
                 arguments = None if tree.args else read_keywords(tree)
-                call = None if arguments is None else make_call(head[1], arguments)
+                call = make_call(head[1], arguments) if arguments else None
                 return Found((call,), close + 1) if call else Verdict.NO
             close = text.find(")", close + 1)
         loose = _QUERY.fullmatch(text) if final else None
