@@ -190,6 +190,7 @@ template <class Unpacker>
 inline void many_rows_256(const MatmulTask& task) {
   using Panel = Panel256<Unpacker>;
   constexpr int kBlocks = 2;  // in a piece
+  static_assert(kBlocks * sizeof(typename Panel::Block) <= kPieceBytes);
   const Activations& x = *task.x;
   auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);
   auto* values = reinterpret_cast<PanelRow*>(panel + kBlocks);
@@ -221,6 +222,7 @@ template <class Unpacker>
 inline void many_rows_32(const MatmulTask& task) {
   using Panel = Panel32<Unpacker>;
   constexpr int kUnits = 4;  // of four blocks, in a piece: one for each chain
+  static_assert(kUnits * sizeof(typename Panel::Block) <= kPieceBytes);
   const Activations& x = *task.x;
   auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);
   auto* values = reinterpret_cast<PanelRow*>(panel + kUnits);  // [chain][row of x]

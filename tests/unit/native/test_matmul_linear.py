@@ -91,6 +91,15 @@ def test_rows_are_independent(kind: TensorType, isa: str) -> None:
 
 
 @by_type
+def test_many_rows_of_few_values(kind: TensorType) -> None:
+    weight, _ = make_matrix(kind, 40, kind.block * 3)
+    x = make_x(1100, kind.block * 3)
+    (y,) = linear(x, [weight])
+    for t in (0, 511, 1099):
+        np.testing.assert_array_equal(y[t], linear(x[t : t + 1], [weight])[0][0])
+
+
+@by_type
 def test_threads_do_not_change_bits(kind: TensorType) -> None:
     weight, _ = make_matrix(kind, 1500, 512)
     for tokens in (1, 3, 20):
