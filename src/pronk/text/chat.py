@@ -59,6 +59,8 @@ def chat_format(
             raise ChatFormatError("the model's own chat template decides how tools are described; leave tool_style out")
         return _jinja(tokenizer, template, today)
     if chosen == "llama2":
+        if tool_style or tools_in:
+            raise ChatFormatError("Llama 2's chat format has no tools; leave tool_style and tools_in out")
         return _llama2(tokenizer)
     return _llama3(tokenizer, chosen, tool_style, tools_in, today)
 

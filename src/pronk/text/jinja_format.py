@@ -57,6 +57,7 @@ class JinjaFormat:
     def encode(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> list[int]:
         check_messages(messages)
         chat, offered = template_messages(messages), [template_tool(tool) for tool in tools]
+        dump_json([chat, offered], what="the conversation")  # or what follows might not come to an end
         mark = self._unused_mark(chat, offered)
         text = self._render(*_map_texts((chat, offered), lambda part: self._break_tokens(part, mark)))
         if self._may_be_glued(chat, offered):

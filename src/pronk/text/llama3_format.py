@@ -86,7 +86,7 @@ class Llama3Format:
         builtin = next((tool for tool in tools if wording.is_builtin(tool)), None)
         if builtin and PYTHON_TAG not in self.tokenizer.special_ids:
             raise ChatFormatError(f"{builtin.name!r} is built into Llama 3.1; {self.name} has no {PYTHON_TAG} token")
-        wording.check_names(self.tool_style, tools)
+        wording.check_tools(self.tool_style, tools)
 
     def _with_tools(self, messages: Sequence[Message], builtin: Sequence[Tool], own: Sequence[Tool]) -> list[Message]:
         """The conversation with system and user messages that describe the tools."""

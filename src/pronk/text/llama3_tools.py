@@ -73,10 +73,11 @@ def question_with_tools(tools: Sequence[Tool], question: str) -> str:
     )
 
 
-def check_names(style: ToolStyle, tools: Sequence[Tool]) -> None:
-    """Raises ChatFormatError for a function name that the style cannot write, or one given twice."""
+def check_tools(style: ToolStyle, tools: Sequence[Tool]) -> None:
+    """Raises ChatFormatError for a function that the style cannot describe or call, or one given twice."""
     seen: set[str] = set()
     for tool in tools:
+        dump_json(_described(tool), what=f"tool {tool.name!r}")
         if tool.name in seen:
             raise ChatFormatError(f"two tools are called {tool.name!r}; give each its own name")
         seen.add(tool.name)
@@ -103,14 +104,18 @@ def calls_text(style: ToolStyle, calls: Sequence[ToolCall]) -> str:
     """Calls of the caller's own functions, as the model writes them."""
     if style == "json":
         return "; ".join(
-            dump_json({"type": "function", "name": call.name, "parameters": dict(call.arguments)}) for call in calls
+            dump_json({"type": "function", "name": call.name, "parameters": dict(call.arguments)}, what="a call")
+            for call in calls
         )
     if style == "tag":
-        return "".join(f"<function={call.name}>{dump_json(dict(call.arguments))}</function>" for call in calls)
+        return "".join(
+            f"<function={call.name}>{dump_json(dict(call.arguments), what='a call')}</function>" for call in calls
+        )
     return f"[{', '.join(_pythonic(call) for call in calls)}]"
 
 
 def _pythonic(call: ToolCall) -> str:
+    dump_json(dict(call.arguments), what=f"the arguments of the call to {call.name!r}")
     for name in (call.name, *call.arguments):
         if not _is_python_name(name):
             raise ChatFormatError(f"{name!r} in the call to {call.name!r} is no Python name; use tool_style='json'")
@@ -125,7 +130,7 @@ def _python_literal(value: object) -> str:
         return f"{{{', '.join(f'{dump_json(str(key))}: {_python_literal(item)}' for key, item in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_python_literal, value))}]"
-    return dump_json(value, what="a call's argument")
+    return dump_json(value)
 
 
 def _is_python_name(name: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,6 +105,8 @@ def test_an_unknown_format_is_refused_with_the_remedy(llama2: Tokenizer, llama3:
         chat_format(llama3, variant="alpaca")
     with pytest.raises(ChatFormatError, match=r"'xml'; expected one of json"):
         chat_format(llama3, tool_style="xml")
+    with pytest.raises(ChatFormatError, match="no tools; leave tool_style"):
+        chat_format(llama2, variant="llama2", tool_style="json")
     with pytest.raises(ChatFormatError, match="has no chat template"):
         chat_format(llama3, variant="template")
     with pytest.raises(ChatFormatError, match="no valid Jinja"):
@@ -324,6 +328,25 @@ def test_built_ins_need_their_token(shared_data: Path) -> None:
     with pytest.raises(ChatFormatError, match=r"no <\|python_tag\|> token"):
         format_.encode([HI], (Tool("brave_search"),))
     assert "get_weather" in format_.tokenizer.decode(format_.encode([HI], (WEATHER,)))  # type: ignore[attr-defined]
+
+
+def test_circular_data_is_refused(llama3: Tokenizer) -> None:
+    loop: dict[str, object] = {}
+    loop["again"] = [loop]
+    messages = [HI, Message("assistant", "", (ToolCall("1", "f", loop),))]
+    for format_ in (
+        *(chat_format(llama3, tool_style=style) for style in ("json", "tag", "pythonic")),
+        chat_format(llama3, CHATML),
+    ):
+        with pytest.raises(ChatFormatError, match="cannot be written as JSON: Circular"):
+            format_.encode([HI], (Tool("f", "", loop),))
+        with pytest.raises(ChatFormatError, match="cannot be written as JSON: Circular"):
+            format_.encode(messages)
+
+
+def test_choosing_a_format_loads_no_jinja() -> None:
+    check = "import sys, pronk.text.chat; sys.exit(bool({'jinja2', 'torch', 'transformers'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
 
 
 def test_every_variant_has_a_name(llama3: Tokenizer) -> None:

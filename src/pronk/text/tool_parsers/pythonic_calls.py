@@ -44,7 +44,7 @@ class PythonicCalls:
         tree = parse_expression(text[:end])
         if not isinstance(tree, ast.List):
             return Verdict.NO
-        calls = [read_call(element, self.names) for element in tree.elts]
+        calls = [_read_call(element, self.names) for element in tree.elts]
         whole = [call for call in calls if call is not None]
         return Found(tuple(whole), end) if len(whole) == len(calls) else Verdict.NO
 
@@ -82,11 +82,11 @@ def _known_escape(match: re.Match[str]) -> str:
     return match[0] if match[1] in "\\'\"\nabfnrtv0123xNuU" else "\\" + match[0]
 
 
-def read_call(node: ast.expr, names: Collection[str]) -> ToolCall | None:
+def _read_call(node: ast.expr, names: Collection[str]) -> ToolCall | None:
     """`name(key=literal, ...)` as a call; None for anything else. A name may be dotted."""
     if not isinstance(node, ast.Call) or node.args:
         return None
-    name = dotted_name(node.func)
+    name = _dotted_name(node.func)
     if name is None or name not in names:
         return None
     arguments = read_keywords(node)
@@ -106,13 +106,12 @@ def read_keywords(node: ast.Call) -> dict[str, Any] | None:
     return arguments
 
 
-def dotted_name(node: ast.expr) -> str | None:
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        base = dotted_name(node.value)
-        return None if base is None else f"{base}.{node.attr}"
-    return None
+def _dotted_name(node: ast.expr) -> str | None:
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
 
 
 def _literal(node: ast.expr) -> Any:
