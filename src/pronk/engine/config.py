@@ -70,5 +70,5 @@ def engine_config(
             f"context is {context} tokens, the model's is {model.context_length}; ask for no more than that"
         )
     if pages is None:
-        pages = min(max_sequences, _FULL_CONTEXTS) * math.ceil(max(context, 1) / max(block, 1))
+        pages = max(min(max_sequences, _FULL_CONTEXTS) * math.ceil(context / max(block, 1)), 1)
     return EngineConfig(context, pages, max_sequences, token_budget, block, kv_type)
