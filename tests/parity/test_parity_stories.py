@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.running import greedy
-from support.stories import documented_text, stories_folder
 
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
 from pronk.model.llama import load_model
+from support.running import greedy
+from support.stories import documented_text, stories_folder
 
 
 def tell(checkpoint: Checkpoint, backend: str) -> str:

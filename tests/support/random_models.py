@@ -12,7 +12,7 @@ import io
 import json
 import math
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -275,7 +275,7 @@ def _rope_factors(shape: Shape) -> np.ndarray:
 
 
 def write_meta(model: Any, shape: Shape, directory: Path, shards: int = 1, dtype: str = "float32") -> Path:
-    """Meta's directory: params.json, consolidated.NN.pth cut as Llama 2's are, a sentencepiece tokenizer.model."""
+    """Meta's directory: params.json, consolidated.NN.pth, a sentencepiece tokenizer.model."""
     import torch
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -288,19 +288,28 @@ def write_meta(model: Any, shape: Shape, directory: Path, shards: int = 1, dtype
         params["use_scaled_rope"] = True  # Meta's code knows one scaling: llama3_scaling()'s default
     (directory / "params.json").write_text(json.dumps(params))
     (directory / "tokenizer.model").write_bytes(sentencepiece_model(shape.vocab_size))
-    columns = ("attention.wo", "feed_forward.w2", "tok_embeddings")
     state = meta_state(model, shape)
     if shape.tied:
         state["output.weight"] = state["tok_embeddings.weight"]
     for shard in range(shards):
         part = {}
         for name, array in state.items():
-            value = torch.from_numpy(array)
-            if array.ndim == 2:
-                value = value.chunk(shards, dim=int(any(c in name for c in columns)))[shard].clone()
+            value = torch.from_numpy(_shard(name, array, shape, shard, shards)).clone()
             part[name] = value.to(getattr(torch, dtype))
         torch.save(part, directory / f"consolidated.{shard:02}.pth")
     return directory
+
+
+def _shard(name: str, array: np.ndarray, shape: Shape, shard: int, shards: int) -> np.ndarray:
+    """One rank's part of an array, as fairscale's layers cut them: by columns for wo, w2 and Llama 2's embeddings, by
+    rows for the rest, key/value heads repeated where there are more ranks than heads, and norms whole."""
+    if array.ndim == 1:
+        return array
+    if shards > shape.n_kv_heads and ("attention.wk" in name or "attention.wv" in name):
+        return np.split(array, shape.n_kv_heads)[shard * shape.n_kv_heads // shards]
+    llama_3 = shape.theta == 5e5
+    by_columns = "attention.wo" in name or "w2" in name or (not llama_3 and "tok_embeddings" in name)
+    return np.split(array, shards, axis=int(by_columns))[shard]
 
 
 # --- tokenizers ---
@@ -337,10 +346,6 @@ def _byte_level_tokenizer(vocab_size: int) -> str:
         vocab_size=vocab_size, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )  # fmt: skip
-    tokenizer.train_from_iterator(_iterate(_words()), trainer)
+    tokenizer.train_from_iterator(_words(), trainer)
     text: str = tokenizer.to_str()
     return text
-
-
-def _iterate(words: Iterable[str]) -> Iterable[str]:
-    return iter(words)
