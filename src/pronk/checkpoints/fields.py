@@ -59,15 +59,14 @@ class Fields:
     def refuse_unless(self, key: str, *neutral: object) -> None:
         """Raises CheckpointError unless the key is absent or has one of the values under which it changes nothing."""
         value = self.values.get(key)
-        if value is not None and not any(
-            value == n and isinstance(value, bool) == isinstance(n, bool) for n in neutral
-        ):
+        same = (_same(value, n) for n in neutral)
+        if value is not None and not any(same):
             raise self.unsupported(key)
 
     def unsupported(self, key: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.where}: {key} is {shown(self.values.get(key))}, which changes what the model computes in a way that "
-            "is not supported; expected a plain Llama"
+            f"{self.where}: {key} is {shown(self.values.get(key))}, which changes what the model computes "
+            "in a way that is not supported; expected a plain Llama"
         )
 
     def wrong(self, key: str, expected: str) -> CheckpointError:
@@ -80,6 +79,10 @@ class Fields:
         if default is None:
             raise CheckpointError(f"{self.where} has no {key}, which a Llama's config must have")
         return default
+
+
+def _same(value: object, other: object) -> bool:
+    return value == other and isinstance(value, bool) == isinstance(other, bool)
 
 
 def shown(value: object) -> str:

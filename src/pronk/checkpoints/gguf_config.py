@@ -1,7 +1,7 @@
 """GGUF metadata -> ModelConfig: the one door for a GGUF file's numbers.
 
-Keys: the GGUF specification (ggml-org/ggml, docs/gguf.md) and llama.cpp's `llm_load_hparams`. Every `llama.*` key is either
-read here, known to be harmless, or refused by name.
+Keys: the GGUF specification (ggml-org/ggml, docs/gguf.md) and llama.cpp's `llm_load_hparams`. Every `llama.*` key is
+either read here, known to be harmless, or refused by name.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
 
 
 def llama_fields(metadata: Mapping[str, object], where: str) -> Fields:
-    """The `llama.*` keys without their prefix. Raises CheckpointError for an architecture, a key or a value that is not a
-    plain Llama's."""
+    """The `llama.*` keys without their prefix. Raises CheckpointError for an architecture, a key or a value that is not
+    a plain Llama's."""
     _check_architecture(Fields(metadata, where))
     prefix = "llama."
     keys = {key.removeprefix(prefix): _single(metadata[key]) for key in metadata if key.startswith(prefix)}
@@ -141,13 +141,14 @@ def _with_rope_scaling(config: ModelConfig, fields: Fields, tensors: Mapping[str
         )
     if factors.type != types.F32 or factors.shape != (config.head_dim // 2,):
         raise CheckpointError(
-            f"{fields.where}: rope_freqs.weight is {factors.type} {factors.shape}, expected F32 ({config.head_dim // 2},)"
+            f"{fields.where}: rope_freqs.weight is {factors.type} {factors.shape}, "
+            f"expected F32 ({config.head_dim // 2},)"
         )
     return _with_factors(config, [shortest(float(v)) for v in factors.load().view("<f4")])
 
 
 def _with_factors(config: ModelConfig, factors: list[float]) -> ModelConfig:
-    """rope_freqs.weight as the llama3 scaling that produces it, where one does, so that other formats can say it too."""
+    """rope_freqs.weight as the llama3 scaling that produces it, where one does: other formats can say that too."""
     if all(factor == 1.0 for factor in factors):
         return config
     exact = replace(config, rope_scaling=RopeScaling("factors", factors=tuple(factors)))

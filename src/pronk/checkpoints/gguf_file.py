@@ -1,8 +1,8 @@
 """The GGUF container: metadata and where each tensor's bytes are. What they mean is `gguf_reader`'s.
 
 Layout: the GGUF specification (ggml-org/ggml, docs/gguf.md), versions 2 and 3, little-endian. Every length, count and
-offset is held against the file's size before it is used, so a file that lies costs an error and no memory. Strings of an
-array are found at once, as there is no other way past them, and decoded when asked for: a Llama 3 vocabulary is 408,000.
+offset is held against the file's size before it is used, so a file that lies costs an error and no memory. Strings of
+an array are found at once, as there is no other way past them, and decoded when asked for: Llama 3 has 408,000.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """config.json -> ModelConfig: the one door for Hugging Face's numbers; and generation_config.json.
 
-Keys and defaults: transformers, `LlamaConfig`. Keys that other models share with Llama and that change its arithmetic are
-refused by name; the many others (training, bookkeeping) are ignored.
+Keys and defaults: transformers, `LlamaConfig`. Keys that other models share with Llama and that change its arithmetic
+are refused by name; the many others (training, bookkeeping) are ignored.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def parse_config(fields: Fields) -> ModelConfig:
     dim, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
     if not fields.has("head_dim") and (n_heads < 1 or dim % n_heads):
         raise CheckpointError(
-            f"{fields.where}: hidden_size {dim} is no multiple of num_attention_heads {n_heads}, and there is no head_dim"
+            f"{fields.where}: hidden_size {dim} is no multiple of num_attention_heads {n_heads}, "
+            "and there is no head_dim"
         )
     return ModelConfig(
         dim=dim,
@@ -111,7 +112,8 @@ def _rope_scaling(fields: Fields) -> RopeScaling | None:
             original_context=rope.integer("original_max_position_embeddings"),
         )
     raise CheckpointError(
-        f"{fields.where}: {key} has the type {kind[:40]!r}, expected default, linear or llama3; others are not supported"
+        f"{fields.where}: {key} has the type {kind[:40]!r}, expected default, linear or llama3; "
+        "others are not supported"
     )
 
 

@@ -1,7 +1,7 @@
 """A Hugging Face directory -> Checkpoint: config.json, safetensors (or PyTorch's .bin), and the tokenizer's files.
 
-wq and wk come with HF's order of rows and are put into Meta's whenever they are loaded; everything else is the file's own
-bytes.
+wq and wk come with HF's order of rows and are put into Meta's whenever they are loaded; everything else is the file's
+own bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pronk.checkpoints.checkpoint import Checkpoint, check_shapes
 from pronk.checkpoints.fields import Fields
 from pronk.checkpoints.hf_config import read_config, read_generation
 from pronk.checkpoints.mapped import read_json
-from pronk.checkpoints.tokenizer_files import fitting, once, read_bytes, read_model_file, stopping_at
+from pronk.checkpoints.tokenizer_files import fitting, once, read_bytes, read_model_file
 from pronk.config import ModelConfig
 from pronk.errors import CheckpointError, TokenizerError
 from pronk.tensors.lazy import LazyTensor
@@ -48,11 +48,16 @@ def open_hf(directory: Path, weights: Path | None = None) -> Checkpoint:
         format="hf",
         config=config,
         tensors=tensors,
-        load_tokenizer=once(lambda: fitting(stopping_at(read_tokenizer(directory), stops), config, str(directory))),
+        load_tokenizer=once(lambda: _fitting_tokenizer(directory, stops, config)),
         name=directory.resolve().name,
         chat_template=read_chat_template(directory),
         defaults=defaults,
     )
+
+
+def _fitting_tokenizer(directory: Path, stops: frozenset[int], config: ModelConfig) -> Tokenizer:
+    tokenizer = fitting(read_tokenizer(directory), config, str(directory))
+    return tokenizer.with_stop_ids(stops)
 
 
 def _existing(path: Path) -> Path:

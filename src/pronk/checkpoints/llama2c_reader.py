@@ -86,7 +86,8 @@ def _read_header(file: MappedFile) -> tuple[ModelConfig, int, tuple[str, ...]]:
         (version,) = struct.unpack_from("<i", file.buffer, 4)
         if version != 1:
             raise CheckpointError(
-                f"{file.path} is llama2.c version {version}, expected 0 or 1 (float32); export it again with --version 1"
+                f"{file.path} is llama2.c version {version}, expected 0 or 1 (float32); "
+                "export it again with --version 1"
             )
     dim, ffn, layers, heads, kv_heads, vocab, context = _HEADER.unpack_from(file.buffer, begin)
     tied = file.buffer[begin + _HEADER.size] != 0 if version1 else vocab > 0
@@ -161,7 +162,7 @@ def _tokenizer_beside(path: Path, config: ModelConfig) -> Tokenizer:
         )
     if not found:
         raise TokenizerError(
-            f"no tokenizer of {config.vocab_size} tokens lies beside {path}, expected a tokenizer.bin or tokenizer.model"
+            f"no tokenizer of {config.vocab_size} tokens lies beside {path}, expected a tokenizer.bin or .model"
             + (f" ({reasons[0]})" if reasons else "")
         )
     return next(iter(found.values()))

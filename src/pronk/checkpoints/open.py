@@ -14,9 +14,9 @@ _MAX_SAFETENSORS_HEADER = 100_000_000
 def open_checkpoint(spec: str | Path) -> Checkpoint:
     """Open a model without reading a weight.
 
-    `spec` is a file or a directory of any format (GGUF, Hugging Face, Meta, llama2.c), `random:SHAPE[:TYPE]`,
-    `hf:org/name[:file-or-quant]` that was pulled before, or the name of a pulled or built-in model. What exists as a path
-    is always a path. Raises CheckpointError, or TokenizerError later, when the tokenizer is asked for.
+    `spec` is a path to a file or directory of any format (GGUF, Hugging Face, Meta, llama2.c). What is no path that
+    exists is `random:SHAPE[:TYPE]`, `hf:org/name[:file-or-quant]`, or the name of a pulled or built-in model. Raises
+    CheckpointError, or TokenizerError later, when the tokenizer is asked for.
     """
     text = str(spec)
     if not Path(text).exists():
@@ -59,10 +59,10 @@ def open_tokenizer(spec: str | Path) -> Tokenizer:
 def _random(spec: str) -> Checkpoint:
     from pronk.checkpoints.random import random_checkpoint
 
-    _, shape, *type = spec.split(":")
-    if len(type) > 1 or not shape:
+    _, shape, *rest = spec.split(":")
+    if len(rest) > 1 or not shape:
         raise CheckpointError(f"{spec!r} is no random model, expected random:SHAPE or random:SHAPE:TYPE")
-    return random_checkpoint(shape, *type)
+    return random_checkpoint(shape, rest[0]) if rest else random_checkpoint(shape)
 
 
 def _head(path: Path) -> bytes:

@@ -79,7 +79,7 @@ def _entry(file: MappedFile, name: str, value: object, base: int) -> Entry:
     bits = math.prod(shape) * _BITS[dtype]
     if 8 * (offsets[1] - offsets[0]) != bits:
         raise CheckpointError(
-            f"{what} is {dtype} {tuple(shape)}, {bits // 8} bytes, but has {offsets[1] - offsets[0]}; the file is damaged"
+            f"{what} is {dtype} {tuple(shape)}, {bits // 8} bytes, but has {offsets[1] - offsets[0]}; it is damaged"
         )
     return Entry(file, name, dtype, tuple(shape), base + offsets[0])
 

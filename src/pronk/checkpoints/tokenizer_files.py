@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,10 +64,3 @@ def read_model_file(path: Path, *, llama3_1: bool = True) -> Tokenizer:
     if tiktoken_file.looks_like(data):
         return build_tokenizer(tiktoken_file.read(data, special="llama3.1" if llama3_1 else "llama3"))
     return build_tokenizer(sentencepiece_file.read(data))
-
-
-def stopping_at(tokenizer: Tokenizer, ids: Iterable[int]) -> Tokenizer:
-    """The tokenizer with further ids that end an answer."""
-    from pronk.text.tokenizers import with_stop_ids
-
-    return with_stop_ids(tokenizer, ids)

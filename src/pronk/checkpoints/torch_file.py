@@ -40,7 +40,8 @@ class Entry:
         kind = self.tensor.storage.kind
         if kind.type is None:
             raise CheckpointError(
-                f"{self.file.path}: {self.name} is in a {kind.name}, expected FloatStorage, HalfStorage or BFloat16Storage"
+                f"{self.file.path}: {self.name} is in a {kind.name}, "
+                "expected FloatStorage, HalfStorage or BFloat16Storage"
             )
         if not self.shape or not all(self.shape):
             raise CheckpointError(f"{self.file.path}: {self.name} has the shape {self.shape}, expected values in it")

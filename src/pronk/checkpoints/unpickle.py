@@ -232,8 +232,8 @@ class _Machine:
         key = f"{module} {name}" if isinstance(module, str) and isinstance(name, str) else ""
         if key not in _GLOBALS:
             raise CheckpointError(
-                f"its data.pkl asks for {key.replace(' ', '.', 1)[:100] or 'something'!r}, which no dictionary of tensors "
-                "needs; it was not run. Save plain tensors: torch.save(model.state_dict(), path)"
+                f"its data.pkl asks for {key.replace(' ', '.', 1)[:100] or 'something'!r}, which no dictionary of "
+                "tensors needs; it was not run. Save plain tensors: torch.save(model.state_dict(), path)"
             )
         self.push(_GLOBALS[key])
 
