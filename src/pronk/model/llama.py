@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.checkpoints.checkpoint import check_shapes
 from pronk.config import ModelConfig
 from pronk.errors import CheckpointError
 from pronk.model.batch import Batch
@@ -103,24 +104,12 @@ def load_model(config: ModelConfig, tensors: Mapping[str, LazyTensor], ops: Back
 
 def check_tensors(config: ModelConfig, tensors: Mapping[str, LazyTensor]) -> None:
     """Raises CheckpointError unless `tensors` has every tensor of `config`, in its shape and of a type that this
-    version computes with, and nothing else: a tensor that is not understood would be arithmetic left out."""
-    shapes = config.tensor_shapes()
-    for name, shape in shapes.items():
-        if name not in tensors:
-            raise CheckpointError(
-                f"{name} is missing, expected {shape}; the checkpoint is incomplete (a missing shard?)"
-            )
-        found = tensors[name]
-        if found.shape != shape:
-            raise CheckpointError(
-                f"{name} is {found.shape}, expected {shape} from the config; the two do not belong together"
-            )
-        if found.type not in types.COMPUTABLE:
+    version computes with, and nothing else."""
+    check_shapes(config, tensors)
+    for name, tensor in tensors.items():
+        if tensor.type not in types.COMPUTABLE:
             known = ", ".join(sorted(t.name for t in types.COMPUTABLE))
             raise CheckpointError(
-                f"{name} is {found.type}, which this version cannot compute with, expected one of {known};"
+                f"{name} is {tensor.type}, which this version cannot compute with, expected one of {known};"
                 " take a file quantized to one of these"
             )
-    for name in tensors:
-        if name not in shapes:
-            raise CheckpointError(f"{name} is no tensor of this model by its config, expected {len(shapes)} others")
