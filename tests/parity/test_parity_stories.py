@@ -1,8 +1,8 @@
-"""stories260K, a trained model: greedy sampling of 256 tokens gives the text on llama2.c's page, whatever the
-format."""
+"""stories260K, a trained model: 256 greedy tokens give the text on llama2.c's page, whatever the format."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,5 +38,6 @@ def test_the_documented_text_after_conversion(form: str, shared_data: Path, tmp_
     convert(source, target, to, shards=int(shards or 1))
     converted = open_checkpoint(target)
     assert converted.format == to
-    assert converted.config == source.config
+    context = source.config.context_length  # Meta's params.json has no word for it
+    assert replace(converted.config, context_length=context) == source.config
     assert tell(converted, "cpu") == documented_text(shared_data)
