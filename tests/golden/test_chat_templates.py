@@ -62,6 +62,7 @@ FEATURES = {
     "methods": "{{ messages[2].content.split('</think>')[-1].lstrip('\\n') }}"
     "{{ messages[0].content.strip().startswith('Be') }}"
     "{{ messages[0].items() | list }}{{ messages[0].get('x', 'y') }}{{ ', '.join(['a', 'b']) }}"
+    "{{ '+'.join(messages | map(attribute='role')) }}"
     "{{ '{} {n}'.format(1, n=2) }}"
     "{{ 'a-b'.replace('-', '+').title() }}{{ 'abc'[::-1] }}{{ 'é'.upper() }}",
     "arithmetic": "{{ 7 // 2 }}{{ 7 % 4 }}{{ 2 ** 8 }}{{ 1.5 * 2 }}{{ '-' * 10 }}{{ [0] * 3 }}{{ 7 - 2.5 }}"

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from types import BuiltinMethodType
 from typing import Any, cast
 
 from jinja2 import Template, nodes, pass_context
@@ -48,7 +47,10 @@ _TEXT_METHODS = frozenset(
     rpartition rsplit rstrip split splitlines startswith strip swapcase title upper""".split()  # noqa: SIM905
 )
 _UNBOUNDED_FILTERS = ("urlize", "xmlattr", "pprint", "random", "wordwrap", "center", "striptags", "slice")
-_FREE_ARGUMENTS = ("default", "d", "replace", "join", "format", "sum", "map", "int", "float")
+# Filters whose arguments cannot make the result bigger, or that check it themselves.
+_FREE_ARGUMENTS = frozenset(
+    "default d replace join format sum map select reject selectattr rejectattr groupby int float".split()  # noqa: SIM905
+)
 
 
 class Budget:
@@ -130,6 +132,11 @@ def _parts(value: Mapping[Any, Any] | Iterable[Any]) -> Iterator[object]:
         yield from value
 
 
+def _check_attribute(name: str) -> None:
+    if name.startswith("_"):
+        raise SecurityError(f"a chat template may not set the attribute {name!r}")
+
+
 def _budget(context: Context) -> Budget:
     return cast(Budget, context.parent[_BUDGET])
 
@@ -167,7 +174,19 @@ def _filtered(node: nodes.Node, name: str, line: int | None = None) -> nodes.Fil
 
 
 class _Namespace(Namespace):
-    """Jinja's namespace holds values that change, so that its text could not be weighed: it has none."""
+    """Jinja's namespace holds values that change, so that its text could not be weighed: it has none.
+
+    Names with an underscore in front are refused, as transformers does: they would reach the object's own parts.
+    """
+
+    def __init__(*args: Any, **kwargs: Any) -> None:  # an attribute may be called `self`
+        for name in dict(*args[1:], **kwargs):
+            _check_attribute(name)
+        Namespace.__init__(*args, **kwargs)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _check_attribute(name)
+        super().__setitem__(name, value)
 
     def __repr__(self) -> str:
         return "<namespace>"
@@ -202,15 +221,17 @@ class _Environment(ImmutableSandboxedEnvironment):
                     _check_argument(name, argument)
             first = {"context": context, "eval_context": context.eval_ctx, "environment": self}.get(wanted)
             result = function(*args, **kwargs) if first is None else function(first, *args, **kwargs)
-            return budget.admit(result)
+            return budget.iterate(result) if isinstance(result, Iterator) else budget.admit(result)
 
         return guarded
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         budget = _budget(__context)
         budget.tick()
-        owner = __obj.__self__ if isinstance(__obj, BuiltinMethodType) else None
+        owner = getattr(__obj, "__self__", None)
         if isinstance(owner, str):
+            if __obj.__name__ == "join" and args:
+                args = (list(budget.iterate(args[0])), *args[1:])
             _check_text_method(budget, owner, __obj.__name__, args, kwargs)
         elif isinstance(owner, int | float | bytes):
             raise SecurityError(f"a chat template may not call {type(owner).__name__}.{__obj.__name__}")
@@ -249,12 +270,8 @@ class _Environment(ImmutableSandboxedEnvironment):
 def _check_text_method(budget: Budget, text: str, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     if name not in _TEXT_METHODS:
         raise SecurityError(f"a chat template may not call str.{name}")
-    if name == "join" and args and not isinstance(args[0], str):
-        if not isinstance(args[0], Mapping | list | tuple):
-            raise SecurityError("a chat template may join lists only")
+    if name == "join" and args:
         budget.check(budget.weigh(args[0]) + len(text) * len(args[0]))
-    elif name == "join" and args:
-        budget.check(len(args[0]) * (len(text) + 1))
     elif name == "replace" and len(args) >= 2 and isinstance(args[0], str) and isinstance(args[1], str):
         budget.check(len(text) + (text.count(args[0]) + 1) * len(args[1]))
     elif kwargs and name == "replace":
@@ -302,12 +319,13 @@ def _concat(context: Context, values: list[object]) -> str:
 def _tojson(
     value: object,
     ensure_ascii: bool = False,
-    indent: int | None = None,
+    indent: int | str | None = None,
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
     """As transformers has it: Jinja's own escapes HTML."""
-    if any(len(separator) > 10 for separator in separators or ()) or (isinstance(indent, int) and indent > 16):
+    spacing = indent if isinstance(indent, str) else " " * (indent or 0)
+    if any(len(part) > 16 for part in (spacing, *(separators or ()))):
         raise SecurityError("a chat template may not space JSON so widely")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
