@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <string>
 
 namespace pronk::bind {
 
@@ -22,5 +23,10 @@ using FloatArray = nb::ndarray<float, nb::numpy, nb::c_contig>;
 // A new float32 array whose values are not set yet. Its memory comes from arrays that were dropped before, where
 // possible.
 FloatArray new_array(std::initializer_list<std::size_t> shape);
+
+// Raises ValueError.
+[[noreturn]] inline void refuse(const std::string& message) {
+  throw nb::value_error(message.c_str());
+}
 
 }  // namespace pronk::bind

@@ -15,14 +15,11 @@ using pronk::bind::FloatArray;
 using pronk::bind::In;
 using pronk::bind::InOut;
 using pronk::bind::new_array;
+using pronk::bind::refuse;
 
 void bind_layers(nb::module_& m);
 
 namespace {
-
-[[noreturn]] void refuse(const std::string& message) {
-  throw nb::value_error(message.c_str());
-}
 
 std::string text(std::size_t n) {
   return std::to_string(n);

@@ -16,6 +16,7 @@ namespace nb = nanobind;
 using pronk::bind::FloatArray;
 using pronk::bind::In;
 using pronk::bind::new_array;
+using pronk::bind::refuse;
 
 void bind_sampling(nb::module_& m);
 
@@ -25,10 +26,6 @@ using Logits = In<float, nb::ndim<1>>;
 using Ids = In<std::int32_t, nb::ndim<1>>;
 using Words = In<std::uint32_t, nb::ndim<1>>;
 using IdArray = nb::ndarray<std::int32_t, nb::numpy, nb::c_contig>;
-
-[[noreturn]] void refuse(const std::string& message) {
-  throw nb::value_error(message.c_str());
-}
 
 std::int64_t vocabulary(const Logits& logits) {
   const auto count = static_cast<std::int64_t>(logits.size());

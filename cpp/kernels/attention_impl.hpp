@@ -133,29 +133,29 @@ inline void write_pages(const AttentionArgs& args, std::int64_t first, std::int6
 // Where a piece keeps its numbers while it runs. `padded` is E rounded up to whole vectors.
 struct AttendScratch {
   std::int64_t padded;
-  float* queries;       // (rows, E) rotated, scaled by 1 / sqrt(E)
-  float* keys;          // (E, kKeyTile) one tile, transposed
-  float* values;        // (kKeyTile, padded)
-  float* scores;        // (kTileRows, kKeyTile)
-  float* maxima;        // (rows) of this segment
-  float* sums;          // (rows, 16) sixteen lanes until the segment ends
-  float* weighted;      // (rows, padded)
-  float* all_maxima;    // (rows) of the segments so far
-  float* all_sums;      // (rows)
-  float* all_weighted;  // (rows, padded)
-  float* positions;     // (rows) int32
+  float* queries;           // (rows, E) rotated, scaled by 1 / sqrt(E)
+  float* keys;              // (E, kKeyTile) one tile, transposed
+  float* values;            // (kKeyTile, padded)
+  float* scores;            // (kTileRows, kKeyTile)
+  float* maxima;            // (rows) of this segment
+  float* sums;              // (rows, 16) sixteen lanes until the segment ends
+  float* weighted;          // (rows, padded)
+  float* all_maxima;        // (rows) of the segments so far
+  float* all_sums;          // (rows)
+  float* all_weighted;      // (rows, padded)
+  std::int32_t* positions;  // (rows)
 };
 
 inline std::int64_t whole_vectors(std::int64_t n) {
   return (n + 15) / 16 * 16;
 }
 
-// Lays the arrays out from `base` on, and returns how many floats they take.
+// Lays the arrays out from `base` on (from nowhere if it is null), and returns how many floats they take.
 inline std::int64_t lay_out(const AttentionArgs& args, std::int64_t rows, float* base, AttendScratch* scratch) {
   const std::int64_t padded = whole_vectors(args.width);
   std::int64_t used = 0;
   auto take = [&](std::int64_t count) {
-    float* start = base + used;
+    float* start = base == nullptr ? nullptr : base + used;
     used += whole_vectors(count);
     return start;
   };
@@ -170,14 +170,13 @@ inline std::int64_t lay_out(const AttentionArgs& args, std::int64_t rows, float*
   scratch->all_maxima = take(rows);
   scratch->all_sums = take(rows);
   scratch->all_weighted = take(rows * padded);
-  scratch->positions = take(rows);
+  scratch->positions = reinterpret_cast<std::int32_t*>(take(rows));
   return used;
 }
 
 inline std::int64_t attend_scratch(const AttentionArgs& args, std::int64_t rows) {
   AttendScratch unused;
-  alignas(64) float base[1];
-  return lay_out(args, rows, base, &unused);
+  return lay_out(args, rows, nullptr, &unused);
 }
 
 // Where the 16 keys (or values) from `position` on lie: pages are multiples of 16, so a group never crosses one.
@@ -232,7 +231,6 @@ inline void unpack_values(const AttentionArgs& args, const AttentionPiece& piece
 inline void rotate_queries(const AttentionArgs& args, const AttentionPiece& piece, AttendScratch& s) {
   const std::int64_t width = args.width, group = args.heads / args.kv_heads;
   const float scale = 1.0f / __builtin_sqrtf(static_cast<float>(width));
-  auto* positions = reinterpret_cast<std::int32_t*>(s.positions);
   std::int64_t row = 0;
   for (std::int64_t token = piece.first; token < piece.last; ++token) {
     for (std::int64_t g = 0; g < group; ++g, ++row) {
@@ -240,7 +238,7 @@ inline void rotate_queries(const AttentionArgs& args, const AttentionPiece& piec
       float* out = s.queries + row * width;
       rotate(q, args.cos + token * (width / 2), args.sin + token * (width / 2), out, width);
       for (std::int64_t e = 0; e < width; ++e) out[e] *= scale;
-      positions[row] = args.positions[token];
+      s.positions[row] = args.positions[token];
     }
   }
 }
@@ -284,7 +282,7 @@ static_assert(kTileGroups == 4, "weigh_scores adds four vectors of weights");
 template <class Element>
 inline void attend_segment(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t begin, std::int64_t end,
                            int rows, AttendScratch& s) {
-  const auto* positions = reinterpret_cast<const std::int32_t*>(s.positions);
+  const std::int32_t* positions = s.positions;
   for (int row = 0; row < rows; ++row) s.maxima[row] = kLowest;
   for (std::int64_t i = 0; i < rows * 16; ++i) s.sums[i] = 0.0f;
   for (std::int64_t i = 0; i < rows * s.padded; ++i) s.weighted[i] = 0.0f;
