@@ -74,7 +74,6 @@ class Tokenizer:
     def encode(
         self,
         s: str,
-        *,
         bos: bool,
         eos: bool,
         allowed_special: Literal["all"] | AbstractSet[str] = frozenset(),

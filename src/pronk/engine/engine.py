@@ -46,6 +46,7 @@ class Engine:
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
+        self._outputs: list[Output] = []  # of the step that runs: an interrupt (Ctrl-C) in it must lose none
 
     @property
     def busy(self) -> bool:
@@ -91,14 +92,15 @@ class Engine:
 
         When the pass fails, the requests in it end with the error and the engine goes on with the others.
         """
-        plan = self.scheduler.schedule()
-        if not plan:
-            return []
-        try:
-            logits = self._run(plan)
-        except Exception as error:
-            return [self._fail(chunk, error) for chunk in plan]
-        return self._postprocess(plan, logits)
+        if plan := self.scheduler.schedule():
+            try:
+                logits = self._run(plan)
+            except Exception as error:
+                self._outputs += [self._fail(chunk, error) for chunk in plan]
+            else:
+                self._postprocess(plan, logits)
+        outputs, self._outputs = self._outputs, []
+        return outputs
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
@@ -113,18 +115,16 @@ class Engine:
         ends = list(accumulate(wanted))
         return [logits[end - count : end] for end, count in zip(ends, wanted, strict=True)]
 
-    def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> list[Output]:
-        outputs = []
+    def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):
             try:
                 output = self._live[chunk.sequence.request_id].advance(chunk, rows)
             except Exception as error:  # of this request alone: logits that are not finite, an id without text
-                outputs.append(self._fail(chunk, error))
+                self._outputs.append(self._fail(chunk, error))
                 continue
             self.scheduler.done(chunk)
             if output:
-                outputs.append(self._ended(output) if output.finish_reason else output)
-        return outputs
+                self._outputs.append(self._ended(output) if output.finish_reason else output)
 
     def _fail(self, chunk: Chunk, error: Exception) -> Output:
         return self._ended(self._live[chunk.sequence.request_id].fail(error))

@@ -44,8 +44,8 @@ class Runner:
         with self._changed:
             self._cancelled += ids
             if not self._stepping:
-                self._settle()
-            self._changed.notify_all()
+                self._stepping = True
+                self._step_done([])
 
     def wait(self, ids: Iterable[str]) -> list[Output]:
         """The next outputs of any of these requests, which have not ended. Steps the engine if nobody else does."""
@@ -53,14 +53,16 @@ class Runner:
             stepping, outputs = False, []
             try:
                 with self._changed:
-                    found = [box.popleft() for i in ids for box in (self._boxes[i],) if box]
-                    if found:
+                    if found := self._take(ids):
                         return found
                     if self._stepping:
                         self._changed.wait()
                         continue
                     stepping = self._stepping = True
                     self._settle()
+                    if found := self._take(ids):
+                        return found
+                    assert self._engine.busy, "a request ended without a last output"
                 outputs = self._engine.step()
             finally:
                 if stepping:
@@ -68,10 +70,12 @@ class Runner:
 
     def _step_done(self, outputs: list[Output]) -> None:
         with self._changed:
-            self._stepping = False
-            self._deliver(outputs)
-            self._settle()
-            self._changed.notify_all()
+            try:
+                self._deliver(outputs)
+                self._settle()
+            finally:
+                self._stepping = False
+                self._changed.notify_all()
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nobody will ask for these outputs any more; what has not ended is cancelled."""
@@ -79,12 +83,18 @@ class Runner:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
 
     def _settle(self) -> None:
-        """Carry out what was asked for since the last step. Only while nobody steps, or by the one who does."""
-        arrivals, self._arrivals = self._arrivals, []
-        cancelled, self._cancelled = self._cancelled, []
-        for request in arrivals:
-            self._engine.add(request)
-        self._deliver([output for i in cancelled if (output := self._engine.cancel(i))])
+        """Carry out what was asked for since the last step. By the one who steps; a collected `Outputs` may cancel in
+        the middle of it, so what comes in meanwhile is looked for again."""
+        while self._arrivals or self._cancelled:
+            arrivals, self._arrivals = self._arrivals, []
+            cancelled, self._cancelled = self._cancelled, []
+            for request in arrivals:
+                self._engine.add(request)
+            self._deliver([output for i in cancelled if (output := self._engine.cancel(i))])
+
+    def _take(self, ids: Iterable[str]) -> list[Output]:
+        """The next output of each request that has one."""
+        return [self._boxes[i].popleft() for i in ids if self._boxes[i]]
 
     def _deliver(self, outputs: list[Output]) -> None:
         for output in outputs:
