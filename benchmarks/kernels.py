@@ -38,7 +38,9 @@ def make_matrices(kind: TensorType, out: int, cols: int, total_bytes: int) -> li
     count = max(1, total_bytes // size)
     rng = np.random.default_rng(0)
     if kind.block > 1:
-        words = rng.integers(0, 1 << 16, count * size // 2, dtype=np.uint16) & 0xBFFF  # no infinity in the place of a scale
+        words = (
+            rng.integers(0, 1 << 16, count * size // 2, dtype=np.uint16) & 0xBFFF
+        )  # no infinity in the place of a scale
         data = words.view(np.uint8)
     else:
         data = np.tile(_ordinary_floats(kind, rng.standard_normal(out * cols, dtype=np.float32)), count)

@@ -79,8 +79,8 @@ CpuFeatures detect() {
 
 const Kernels* best() {
 #ifdef PRONK_X86
-  if (cpu_features().avx512 && avx512::table.matmul.quantize) return &avx512::table;
-  if (cpu_features().avx2 && avx2::table.matmul.quantize) return &avx2::table;
+  if (cpu_features().avx512) return &avx512::table;
+  if (cpu_features().avx2) return &avx2::table;
 #endif
   return &portable::table;
 }

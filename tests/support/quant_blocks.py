@@ -12,7 +12,16 @@ from pronk.tensors.types import TensorType
 COMPUTABLE = tuple(t for t in types.ALL if t in types.COMPUTABLE)
 QUANTIZED = tuple(t for t in COMPUTABLE if t.block > 1)
 # Where the fp16 numbers of a block lie.
-_HALVES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+_HALVES = {
+    "Q4_0": [0],
+    "Q4_1": [0, 2],
+    "Q5_0": [0],
+    "Q5_1": [0, 2],
+    "Q8_0": [0],
+    "Q4_K": [0, 2],
+    "Q5_K": [0, 2],
+    "Q6_K": [208],
+}
 
 
 def random_weights(kind: TensorType, rows: int, cols: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.native import _core
 from pronk.native import runtime as runtime  # PRONK_ISA and PRONK_THREADS are obeyed before the first kernel runs
 from pronk.native._core import Matrix as Matrix
-from pronk.native import _core
 
 
 def linear(x: NDArray[np.float32], weights: Sequence[Matrix]) -> tuple[NDArray[np.float32], ...]:

@@ -1,46 +1,66 @@
-"""Bytes of a tensor type to float32, and floats to the plain types. Quantized types are decoded in C++."""
+"""Values <-> the bytes of a tensor type."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pronk.errors import CheckpointError
+from pronk.native import matmul
 from pronk.tensors import types
 from pronk.tensors.types import TensorType
 
 
-def decode(data: NDArray[np.uint8], type: TensorType) -> NDArray[np.float32]:
-    """The values of whole blocks, shape (n,), in a new array. `data` is (bytes,). Raises CheckpointError for a type
-    that this version cannot compute with, and for a length that is no whole number of blocks."""
-    if type not in types.COMPUTABLE:
-        raise CheckpointError(f"type {type} cannot be decoded by this version, expected one of {_names()}")
-    blocks, rest = divmod(data.size, type.bytes)
-    if rest:
-        raise CheckpointError(f"{data.size} bytes of {type}, not a multiple of {type.bytes}; the data is cut short")
-    from pronk.native import matmul
+def decode(data: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
+    """The values of whole blocks: bytes of any shape -> flat float32, bit for bit what GGUF defines.
 
-    return matmul.decode(data, type.id, blocks * type.block)
-
-
-def encode(values: NDArray[np.floating], type: TensorType) -> NDArray[np.uint8]:
-    """The bytes, shape (n,), of values as F32, F16 or BF16, rounded to nearest even. CheckpointError for others."""
-    if type is types.F32:
-        return np.ascontiguousarray(values, np.float32).reshape(-1).view(np.uint8)
-    if type is types.F16:
-        with np.errstate(over="ignore"):  # past 65504 is infinity, as in every other converter
-            return np.ascontiguousarray(values, np.float32).reshape(-1).astype(np.float16).view(np.uint8)
-    if type is types.BF16:
-        return _to_bf16(np.ascontiguousarray(values, np.float32).reshape(-1)).view(np.uint8)
-    raise CheckpointError(f"values cannot be written as {type} by this version, expected F32, F16 or BF16")
+    Raises CheckpointError for a type that cannot be decoded, or bytes that are no whole number of blocks.
+    """
+    if kind not in types.COMPUTABLE:
+        known = ", ".join(t.name for t in types.ALL if t in types.COMPUTABLE)
+        raise CheckpointError(
+            f"cannot decode {kind.name} tensors, expected one of {known}; convert the model to such a type"
+        )
+    if data.size % kind.bytes:
+        raise CheckpointError(f"{data.size} bytes are no whole number of {kind.name} blocks of {kind.bytes} bytes")
+    flat = np.ascontiguousarray(data).reshape(-1)
+    return matmul.decode(flat, kind.id, flat.size // kind.bytes * kind.block)
 
 
-def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+def encode(array: NDArray[np.floating], kind: TensorType) -> NDArray[np.uint8]:
+    """Values -> flat bytes of `kind`: F32, F16 and BF16, rounded to nearest, ties to even.
+
+    The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError for the other types.
+    """
+    encoder = _ENCODERS.get(kind)
+    if encoder is None:
+        known = ", ".join(t.name for t in _ENCODERS)
+        raise CheckpointError(f"cannot write {kind.name} tensors yet, expected one of {known}")
+    values = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
+    return encoder(values)
+
+
+def _encode_f32(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return values.view(np.uint8)
+
+
+def _encode_f16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    with np.errstate(over="ignore"):
+        return values.astype(np.float16).view(np.uint8)
+
+
+def _encode_bf16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     bits = values.view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    quiet_nan = (bits >> 16) | 0x40  # rounding could carry a NaN over into infinity
-    return np.where(np.isnan(values), quiet_nan, rounded).astype(np.uint16)
+    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16  # a carry into the exponent is what rounding up asks for
+    nan = (bits & 0x7FFFFFFF) > 0x7F800000
+    quiet = (bits >> 16) | 0x0040  # the cut-off bits may have been all that made it a NaN
+    return np.where(nan, quiet, rounded).astype(np.uint16).view(np.uint8)
 
 
-def _names() -> str:
-    return ", ".join(t.name for t in types.ALL if t in types.COMPUTABLE)
+_ENCODERS: dict[TensorType, Callable[[NDArray[np.float32]], NDArray[np.uint8]]] = {
+    types.F32: _encode_f32,
+    types.F16: _encode_f16,
+    types.BF16: _encode_bf16,
+}

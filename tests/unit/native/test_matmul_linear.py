@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.quant_blocks import COMPUTABLE, QUANTIZED, dequantized, random_weights
 
 from pronk.native import runtime
 from pronk.native.matmul import Matrix, linear
 from pronk.tensors import types
 from pronk.tensors.types import TensorType
+from support.quant_blocks import COMPUTABLE, HALVES, QUANTIZED, dequantized, random_weights
 
 by_type = pytest.mark.parametrize("kind", COMPUTABLE, ids=str)
 by_isa = pytest.mark.parametrize("isa", runtime.isas())
@@ -174,7 +174,7 @@ def test_extreme_weights_do_not_overflow(kind: TensorType, isa: str) -> None:
         blocks = data.reshape(-1, kind.bytes)
         scales = blocks.copy()
         blocks[:] = fill
-        for at in ([208] if kind is types.Q6_K else [0, 2] if kind.name.endswith(("_1", "K")) else [0]):
+        for at in HALVES[kind.name]:
             blocks[:, at : at + 2] = scales[:, at : at + 2]
         weight = Matrix(data, kind.id, 35, 512)
         x = np.ones((17, 512), np.float32)

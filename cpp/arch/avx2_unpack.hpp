@@ -1,0 +1,186 @@
+// Blocks of the file to the plain forms of row_matmul.hpp with AVX2: one unpacker a type.
+#pragma once
+
+#include <immintrin.h>
+
+namespace pronk::avx2 {
+
+inline float half(Half h) {
+  std::uint16_t bits;
+  __builtin_memcpy(&bits, h.bytes, 2);
+  return _cvtsh_ss(bits);
+}
+
+template <class Block>
+inline const Block& block_at(const std::uint8_t* p) {
+  static_assert(alignof(Block) == 1);
+  return *reinterpret_cast<const Block*>(p);
+}
+
+inline __m128i load_128(const void* p) {
+  return _mm_loadu_si128(static_cast<const __m128i*>(p));
+}
+inline __m256i load_256(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+inline void store_256(void* p, __m256i v) {
+  _mm256_storeu_si256(static_cast<__m256i*>(p), v);
+}
+
+inline std::uint32_t load_u32(const void* p) {
+  std::uint32_t word;
+  __builtin_memcpy(&word, p, 4);
+  return word;
+}
+
+inline __m256i low_nibbles(__m256i v) {
+  return _mm256_and_si256(v, _mm256_set1_epi8(15));
+}
+inline __m256i high_nibbles(__m256i v) {
+  return low_nibbles(_mm256_srli_epi16(v, 4));
+}
+
+// 16 bytes of two nibbles: the low ones are values 0..15, the high ones 16..31.
+inline __m256i unpack_nibbles(const std::uint8_t* q) {
+  const __m128i bytes = load_128(q);
+  return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes));
+}
+
+// Bit i of the word as 16 (or 0) in byte i.
+inline __m256i fifth_bits(const std::uint8_t* high) {
+  const __m256i word = _mm256_set1_epi32(static_cast<int>(load_u32(high)));
+  const __m256i byte_of = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+  const __m256i bit_of = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+  const __m256i bits = _mm256_and_si256(_mm256_shuffle_epi8(word, byte_of), bit_of);
+  return _mm256_and_si256(_mm256_cmpeq_epi8(bits, bit_of), _mm256_set1_epi8(16));
+}
+
+struct UnpackQ4_0 {
+  static constexpr int kBytes = sizeof(BlockQ4_0);
+  static constexpr bool kMins = false, kSigned = true;
+  static void unpack(const std::uint8_t* p, Block32& out) {
+    const auto& in = block_at<BlockQ4_0>(p);
+    out.d = half(in.d);
+    store_256(out.q, _mm256_sub_epi8(unpack_nibbles(in.q), _mm256_set1_epi8(8)));
+  }
+};
+
+struct UnpackQ4_1 {
+  static constexpr int kBytes = sizeof(BlockQ4_1);
+  static constexpr bool kMins = true, kSigned = false;
+  static void unpack(const std::uint8_t* p, Block32& out) {
+    const auto& in = block_at<BlockQ4_1>(p);
+    out.d = half(in.d);
+    out.m = half(in.m);
+    store_256(out.q, unpack_nibbles(in.q));
+  }
+};
+
+struct UnpackQ5_0 {
+  static constexpr int kBytes = sizeof(BlockQ5_0);
+  static constexpr bool kMins = false, kSigned = true;
+  static void unpack(const std::uint8_t* p, Block32& out) {
+    const auto& in = block_at<BlockQ5_0>(p);
+    out.d = half(in.d);
+    const __m256i values = _mm256_or_si256(unpack_nibbles(in.q), fifth_bits(in.high));
+    store_256(out.q, _mm256_sub_epi8(values, _mm256_set1_epi8(16)));
+  }
+};
+
+struct UnpackQ5_1 {
+  static constexpr int kBytes = sizeof(BlockQ5_1);
+  static constexpr bool kMins = true, kSigned = false;
+  static void unpack(const std::uint8_t* p, Block32& out) {
+    const auto& in = block_at<BlockQ5_1>(p);
+    out.d = half(in.d);
+    out.m = half(in.m);
+    store_256(out.q, _mm256_or_si256(unpack_nibbles(in.q), fifth_bits(in.high)));
+  }
+};
+
+struct UnpackQ8_0 {
+  static constexpr int kBytes = sizeof(BlockQ8_0);
+  static constexpr bool kMins = false, kSigned = true;
+  static void unpack(const std::uint8_t* p, Block32& out) {
+    const auto& in = block_at<BlockQ8_0>(p);
+    out.d = half(in.d);
+    store_256(out.q, load_256(in.q));
+  }
+};
+
+// The scales and mins of Q4_K and Q5_K (unpack_scale in quants/half.hpp shows the packing), four groups in a 32-bit
+// word.
+inline void unpack_6_bits(const std::uint8_t* packed, Block256& out) {
+  const std::uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
+  const auto low_scales = static_cast<int>(a & 0x3f3f3f3fu), low_mins = static_cast<int>(b & 0x3f3f3f3fu);
+  const auto high_scales = static_cast<int>((c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
+  const auto high_mins = static_cast<int>((c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
+  const __m128i bytes = _mm_set_epi32(high_mins, low_mins, high_scales, low_scales);
+  store_256(out.scale, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)));  // a group of 32 is two of 16
+  store_256(out.min, _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(bytes, bytes)));
+}
+
+struct UnpackQ4_K {
+  static constexpr int kBytes = sizeof(BlockQ4_K);
+  static constexpr bool kMins = true, kSigned = false;
+  static void unpack(const std::uint8_t* p, Block256& out) {
+    const auto& in = block_at<BlockQ4_K>(p);
+    out.d = half(in.d);
+    out.dmin = half(in.dmin);
+    unpack_6_bits(in.scales, out);
+    for (int pair = 0; pair < 4; ++pair) {
+      const __m256i bytes = load_256(in.q + 32 * pair);
+      store_256(out.q + 64 * pair, low_nibbles(bytes));
+      store_256(out.q + 64 * pair + 32, high_nibbles(bytes));
+    }
+  }
+};
+
+struct UnpackQ5_K {
+  static constexpr int kBytes = sizeof(BlockQ5_K);
+  static constexpr bool kMins = true, kSigned = false;
+  static void unpack(const std::uint8_t* p, Block256& out) {
+    const auto& in = block_at<BlockQ5_K>(p);
+    out.d = half(in.d);
+    out.dmin = half(in.dmin);
+    unpack_6_bits(in.scales, out);
+    const __m256i sixteen = _mm256_set1_epi8(16);
+    __m256i high = load_256(in.high);
+    for (int pair = 0; pair < 4; ++pair) {  // the next two groups' bits are the lowest of each byte
+      const __m256i bytes = load_256(in.q + 32 * pair);
+      const __m256i low_fifth = _mm256_and_si256(_mm256_slli_epi16(high, 4), sixteen);
+      const __m256i high_fifth = _mm256_and_si256(_mm256_slli_epi16(high, 3), sixteen);
+      store_256(out.q + 64 * pair, _mm256_or_si256(low_nibbles(bytes), low_fifth));
+      store_256(out.q + 64 * pair + 32, _mm256_or_si256(high_nibbles(bytes), high_fifth));
+      high = _mm256_srli_epi16(high, 2);
+    }
+  }
+};
+
+struct UnpackQ6_K {
+  static constexpr int kBytes = sizeof(BlockQ6_K);
+  static constexpr bool kMins = false, kSigned = true;
+  static void unpack(const std::uint8_t* p, Block256& out) {
+    const auto& in = block_at<BlockQ6_K>(p);
+    out.d = half(in.d);
+    store_256(out.scale, _mm256_cvtepi8_epi16(load_128(in.scales)));
+    for (int part = 0; part < 2; ++part) {  // halves of 128 values
+      const __m256i low_a = load_256(in.low + 64 * part), low_b = load_256(in.low + 64 * part + 32);
+      const __m256i high = load_256(in.high + 32 * part);
+      std::int8_t* q = out.q + 128 * part;
+      store_256(q, join(low_nibbles(low_a), _mm256_slli_epi16(high, 4)));
+      store_256(q + 32, join(low_nibbles(low_b), _mm256_slli_epi16(high, 2)));
+      store_256(q + 64, join(high_nibbles(low_a), high));
+      store_256(q + 96, join(high_nibbles(low_b), _mm256_srli_epi16(high, 2)));
+    }
+  }
+
+ private:
+  // Four low bits, and two more that stand at bits 4 and 5 of `high` (the rest of it is the neighbours').
+  static __m256i join(__m256i low, __m256i high) {
+    const __m256i value = _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
+    return _mm256_sub_epi8(value, _mm256_set1_epi8(32));
+  }
+};
+
+}  // namespace pronk::avx2
