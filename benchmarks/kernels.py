@@ -2,8 +2,8 @@
 
 usage: python benchmarks/kernels.py [--types Q4_K,F16] [--rows 1,4,512] [--shape 8192x2048] [--threads N] [--json]
 
-Weights of about --bytes in all are cycled through, so that a product of one row reads memory and not a cache. Each figure is
-the best of several runs: on a shared machine the others measure the neighbours.
+Weights of about --bytes in all are cycled through, so that a product of one row reads memory and not a cache. Each
+figure is the best of several runs: on a shared machine the others measure the neighbours.
 """
 
 from __future__ import annotations
@@ -33,15 +33,13 @@ class Result:
 
 
 def make_matrices(kind: TensorType, out: int, cols: int, total_bytes: int) -> list[Matrix]:
-    """Random bytes, in which the 16-bit floats of blocks are as likely ordinary as not; float types get ordinary numbers."""
+    """Quantized blocks of random bytes; float types get ordinary numbers, since subnormal ones are slow."""
     size = kind.nbytes((out, cols))
     count = max(1, total_bytes // size)
     rng = np.random.default_rng(0)
     if kind.block > 1:
-        words = (
-            rng.integers(0, 1 << 16, count * size // 2, dtype=np.uint16) & 0xBFFF
-        )  # no infinity in the place of a scale
-        data = words.view(np.uint8)
+        words = rng.integers(0, 1 << 16, count * size // 2, dtype=np.uint16)
+        data = (words & 0xBFFF).view(np.uint8)  # no infinity in the place of a scale
     else:
         data = np.tile(_ordinary_floats(kind, rng.standard_normal(out * cols, dtype=np.float32)), count)
     return [Matrix(data[i * size : (i + 1) * size], kind.id, out, cols) for i in range(count)]
@@ -98,7 +96,8 @@ def main() -> None:
             r = measure(types.by_name(name), int(rows), out, cols, int(args.bytes), args.seconds)
             results.append(r)
             print(
-                f"{r.type:6} {r.rows:5} {r.milliseconds:9.3f} {r.gigabytes_per_second:7.1f} {r.gigaops_per_second:7.1f}",
+                f"{r.type:6} {r.rows:5} {r.milliseconds:9.3f} {r.gigabytes_per_second:7.1f}"
+                f" {r.gigaops_per_second:7.1f}",
                 file=sys.stderr,
             )
     if args.json:

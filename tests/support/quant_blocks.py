@@ -12,7 +12,7 @@ from pronk.tensors.types import TensorType
 COMPUTABLE = tuple(t for t in types.ALL if t in types.COMPUTABLE)
 QUANTIZED = tuple(t for t in COMPUTABLE if t.block > 1)
 # Where the fp16 numbers of a block lie.
-_HALVES = {
+HALVES = {
     "Q4_0": [0],
     "Q4_1": [0, 2],
     "Q5_0": [0],
@@ -35,7 +35,7 @@ def random_weights(kind: TensorType, rows: int, cols: int, seed: int = 0) -> NDA
     if kind is types.BF16:
         return (values.view(np.uint32) >> 16).astype(np.uint16).reshape(-1).view(np.uint8)
     blocks = rng.integers(0, 256, (rows * cols // kind.block, kind.bytes), dtype=np.uint8)
-    for at in _HALVES[kind.name]:
+    for at in HALVES[kind.name]:
         scales = (rng.standard_normal(len(blocks)) * 0.01).astype(np.float16)
         blocks[:, at : at + 2] = scales.view(np.uint8).reshape(-1, 2)
     return blocks.reshape(-1)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 class Matrix:
-    """A weight: `rows` rows of `cols` values in blocks of GGUF's type `type_id`, in the bytes of `data`, which it keeps alive."""
+    """A weight (rows, cols) in blocks of GGUF's type `type_id`, in the bytes of `data`, which it keeps alive."""
 
     def __init__(self, data: NDArray[np.uint8], type_id: int, rows: int, cols: int) -> None: ...
     @property

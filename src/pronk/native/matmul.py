@@ -1,7 +1,7 @@
 """Matrix products with weights in the file's own bytes, embedding rows, and block decoding.
 
-A row of a result never depends on the other rows, on their number, or on the number of threads; and all instruction sets
-give the same bits.
+A row of a result never depends on the other rows, on their number, or on the number of threads; and all instruction
+sets give the same bits.
 """
 
 from __future__ import annotations

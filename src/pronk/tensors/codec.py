@@ -32,7 +32,8 @@ def decode(data: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
 def encode(array: NDArray[np.floating], kind: TensorType) -> NDArray[np.uint8]:
     """Values -> flat bytes of `kind`: F32, F16 and BF16, rounded to nearest, ties to even.
 
-    The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError for the other types.
+    The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError
+    for the other types.
     """
     encoder = _ENCODERS.get(kind)
     if encoder is None:
