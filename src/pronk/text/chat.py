@@ -10,13 +10,14 @@ template itself, whatever it is, as transformers would.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal, cast, get_args
 
 from pronk.errors import ChatFormatError
 from pronk.text.llama2_format import Llama2Format
 from pronk.text.llama3_format import HEADER_TOKENS, TOOL_TOKENS, Llama3Format
 from pronk.text.llama3_tools import TOOL_STYLES, ToolStyle
-from pronk.text.messages import ChatFormat, Message
+from pronk.text.messages import Answer, ChatFormat, Message, Tool
 from pronk.text.tokenizer import Tokenizer
 
 Variant = Literal["llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "template"]
@@ -63,6 +64,15 @@ def chat_format(
             raise ChatFormatError("Llama 2's chat format has no tools; leave tool_style and tools_in out")
         return _llama2(tokenizer)
     return _llama3(tokenizer, chosen, tool_style, tools_in, today)
+
+
+def read_answer(chat: ChatFormat, ids: Sequence[int], tools: Sequence[Tool] = ()) -> Answer:
+    """What a whole answer says: the ids that a model gave after `chat.encode(messages, tools)`."""
+    parser = chat.parser(tools)
+    deltas = (parser.feed(ids), parser.finish())
+    return Answer(
+        "".join(delta.content for delta in deltas), tuple(call for delta in deltas for call in delta.tool_calls)
+    )
 
 
 def _check_choice(what: str, value: str | None, choices: tuple[str, ...]) -> None:

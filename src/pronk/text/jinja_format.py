@@ -10,8 +10,8 @@ A template writes text, and control tokens in that text become ids; text that a 
    (the text holds part of a spelling), a second rendering with every beginning of a spelling marked must show the same
    control tokens, or the conversation is refused.
 
-Content without control tokens thus gets exactly transformers' ids. What this cannot help: a template that marks its turns
-with ordinary text ("### Instruction:") leaves a user free to type the same.
+Content without control tokens thus gets exactly transformers' ids. What this cannot help: a template that marks its
+turns with ordinary text ("### Instruction:") leaves a user free to type the same.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from pronk.errors import ChatFormatError
-from pronk.text.chat import VARIANTS, chat_format
+from pronk.text.chat import VARIANTS, chat_format, read_answer
 from pronk.text.jinja_format import JinjaFormat
 from pronk.text.llama2_format import Llama2Format
 from pronk.text.llama3_format import Llama3Format
-from pronk.text.messages import Message, Tool, ToolCall
+from pronk.text.messages import Answer, Message, Tool, ToolCall
 from pronk.text.tokenizer import Tokenizer
 from support.chat import llama2_tokenizer, llama3_tokenizer, tiktoken_ids
 
@@ -203,6 +203,14 @@ def test_llama_2_turns(llama2: Tokenizer) -> None:
 def test_llama_2_refuses(llama2: Tokenizer, messages: list[Message], tools: tuple[Tool, ...], problem: str) -> None:
     with pytest.raises(ChatFormatError, match=problem):
         chat_format(llama2, variant="llama2").encode(messages, tools)
+
+
+def test_llama_2_answers_begin_without_the_space(llama2: Tokenizer) -> None:
+    format_ = chat_format(llama2, variant="llama2")
+    ids = llama2.encode("Hello,  北京 🦙 {}", bos=False)
+    assert read_answer(format_, [*ids, 2]) == Answer("Hello,  北京 🦙 {}")
+    parser = format_.parser()
+    assert "".join(parser.feed([token]).content for token in ids) == "Hello,  北京 🦙 {}"
 
 
 # Llama 3
