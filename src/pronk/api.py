@@ -32,6 +32,7 @@ from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
 from pronk.text.chat import chat_format as make_chat_format
 from pronk.text.messages import ChatFormat, Message, Tool, message_to_json, messages_from_json, tools_from_json
+from pronk.text.plain_format import PlainFormat
 from pronk.text.tokenizer import Tokenizer
 
 __all__ = ["ChatResult", "ChatStream", "Completion", "CompletionStream", "Llama", "Piece", "load"]
@@ -60,7 +61,8 @@ def load(
     context: tokens of one conversation, prompt and answer; by default the model's own, at most 8192.
     kv_type: of the key/value cache, "f16" or "f32".
     dtype: what the torch backends compute in; the cpu backend computes in the types of the file.
-    chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "template" or "plain" instead of what the model says.
+    chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3" or "template" instead of what the model says;
+        "plain" for a base model, which then goes on with the conversation as one text.
     max_sequences, token_budget, pages: requests that run at once, tokens in a step, pages of 32 tokens in the cache.
     tokenizer: instead of the checkpoint's own.
     Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
@@ -135,6 +137,8 @@ class Llama:
     @cached_property
     def chat_format(self) -> ChatFormat:
         """Raises ChatFormatError where the model has no chat format, or one that is not understood."""
+        if self._chat_variant == "plain":
+            return PlainFormat(self.tokenizer)
         return make_chat_format(self.tokenizer, self.checkpoint.chat_template, self._chat_variant)
 
     @overload

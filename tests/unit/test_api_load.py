@@ -10,6 +10,7 @@ import pytest
 
 import pronk
 from pronk.errors import BackendError, ChatFormatError, CheckpointError, RequestError
+from pronk.text.messages import Message
 from support.stories import documented_text, stories_folder
 
 
@@ -81,6 +82,19 @@ def test_both_backends_say_the_same(llama: pronk.Llama, stories_file: Path) -> N
 def test_a_base_model_has_no_chat_format(llama: pronk.Llama) -> None:
     with pytest.raises(ChatFormatError, match="base model"):
         llama.chat("hello")
+
+
+def test_a_base_model_goes_on_with_a_plain_conversation(llama: pronk.Llama, stories_file: Path) -> None:
+    with pronk.load(stories_file, chat_format="plain") as plain:
+        asked = Message("user", "Once upon a time, there was")
+        first = plain.chat([asked], temperature=0, max_tokens=20)
+        assert first.text == llama.complete(asked.content, temperature=0, max_tokens=20).text
+        talk = [asked, first.message, Message("user", "Tom was")]
+        text = f"{asked.content}{first.text}\nTom was"
+        stream = plain.chat(talk, temperature=0, max_tokens=20, stream=True)
+        assert "".join(piece.text for piece in stream) == llama.complete(text, temperature=0, max_tokens=20).text
+        with pytest.raises(ChatFormatError, match="knows no tools"):
+            plain.chat("hi", tools=["brave_search"])
 
 
 @pytest.mark.parametrize(
