@@ -100,11 +100,10 @@ def recites(script: Sequence[int], prompt: int, config: ModelConfig = SMALL) -> 
     )
 
 
-def tiny_llama3() -> Tokenizer:
-    """Llama 3.1's special tokens over a vocabulary of the 256 bytes: 512 ids, `bytes` are their own."""
-    return build_tokenizer(
-        tiktoken_file.read(b"".join(b"%s %d\n" % (base64.b64encode(bytes([b])), b) for b in range(256)))
-    )
+def tiny_llama3(special: tiktoken_file.Specials = "llama3.1") -> Tokenizer:
+    """Llama 3's special tokens over a vocabulary of the 256 bytes: 512 ids."""
+    ranks = b"".join(b"%s %d\n" % (base64.b64encode(bytes([b])), b) for b in range(256))
+    return build_tokenizer(tiktoken_file.read(ranks, special=special))
 
 
 def hashed(ids: Sequence[int]) -> NDArray[np.float32]:

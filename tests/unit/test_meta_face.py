@@ -35,7 +35,7 @@ def llama3(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name: (rng.normal(size=shape) * (1.5 / np.sqrt(shape[-1]) if len(shape) == 2 else 1)).astype(np.float32)
         for name, shape in CONFIG.tensor_shapes().items()
     }
-    made = Checkpoint(Path("made"), "random", CONFIG, lazy_tensors(state), tiny_llama3)
+    made = Checkpoint(Path("made"), "random", CONFIG, lazy_tensors(state), lambda: tiny_llama3("llama3"))
     directory = tmp_path_factory.mktemp("meta") / "llama3"
     convert(made, directory, "meta", shards=2)
     return directory
