@@ -141,9 +141,10 @@ def _model_tokens(model: Json) -> tuple[dict[int, str], dict[int, TokenKind]]:
 def _added_tokens(root: Json, config: Mapping[str, Any]) -> dict[int, Json]:
     """By id. tokenizer_config.json can name more of them than tokenizer.json does."""
     more = config.get("added_tokens_decoder") or {}
-    entries = [(entry.get("id"), entry) for entry in root.get("added_tokens") or [] if isinstance(entry, dict)]
+    given = root.get("added_tokens") or []
+    entries = [(entry.get("id") if isinstance(entry, dict) else None, entry) for entry in given]
     if isinstance(more, Mapping):
-        known = {token_id for token_id, _ in entries}
+        known = [token_id for token_id, _ in entries]
         numbered = ((int(k) if str(k).isdecimal() else k, entry) for k, entry in more.items())
         entries += [(token_id, entry) for token_id, entry in numbered if token_id not in known]
     added: dict[int, Json] = {}
@@ -176,7 +177,7 @@ def steps(part: object, key: str) -> list[Json]:
     """A normalizer, pre-tokenizer, decoder or post-processor as the list of what it does one after the other."""
     if part is None:
         return []
-    if not isinstance(part, dict):
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise TokenizerError(
             f"tokenizer.json has {str(part)[:40]!r} where a step of its pipeline should be; it is damaged"
         )

@@ -209,11 +209,8 @@ def _scores(
     ways = sum(text[:cut] in index and text[cut:] in index for text in index for cut in range(1, len(text)))
     if None in made or groups != len(order) or len(set(merges)) != len(merges) or ways != len(made):
         return None
-    # Pieces that no merge makes (single characters) come last; where ids are in that order, they are the ranks already
-    normal = list(index.values())
-    merged = set(order)
-    ranked = [*order, *(i for i in normal if i not in merged)]
-    ranks = {token_id: rank for rank, token_id in enumerate(normal if order == sorted(order) else ranked)}
+    # Pieces that no merge makes, single characters, are never compared: any score will do
+    ranks = {token_id: rank for rank, token_id in enumerate(order)}
     return tuple(-float(ranks.get(i, 0)) for i in range(len(texts)))
 
 
