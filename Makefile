@@ -44,7 +44,10 @@ clean:
 	$(PIP) --constraint constraints.txt --editable ".[dev]"
 	@touch $@ .venv/.installed
 
-# llama.cpp, the peer that tests and benchmarks compare with; it compiles for some minutes, once.
+# llama.cpp, the peer that tests and benchmarks compare with; it compiles for some minutes, once. Without AMX: a virtual
+# machine may announce it and not grant it, and llama.cpp then crashes.
+NO_AMX := -mno-amx-tile -mno-amx-int8 -mno-amx-bf16
+PEER_FLAGS := $(if $(filter x86_64,$(shell uname -m)),-DCMAKE_C_FLAGS='$(NO_AMX)' -DCMAKE_CXX_FLAGS='$(NO_AMX)')
 .venv/.peers: .venv/bin/python constraints.txt
-	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF" $(PIP) --constraint constraints.txt llama-cpp-python
+	CMAKE_ARGS="-DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF $(PEER_FLAGS)" $(PIP) --constraint constraints.txt llama-cpp-python
 	@touch $@

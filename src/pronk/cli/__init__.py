@@ -1,4 +1,4 @@
-"""`pronk VERB ...`. Each verb is a module here with HELP, add_arguments(parser) and run(args) -> exit status.
+"""`pronk VERB ...`. Each verb is a module here with add_arguments(parser) and run(args) -> exit status.
 
 The table below is all that `pronk --help` reads: no verb is imported until it is asked for.
 """
@@ -28,7 +28,7 @@ VERBS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. 0 for success, 2 for a user's mistake (said in one line), 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a verb's module here, once it is imported
     if not arguments or arguments[0] not in VERBS:
         return _no_verb(arguments)
     verb = _module(arguments[0])

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pronk.cli import options
 
-HELP = "any format to any other"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

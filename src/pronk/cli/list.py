@@ -7,8 +7,6 @@ import sys
 
 from pronk.cli import options
 
-HELP = "models on this machine"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_json(parser)

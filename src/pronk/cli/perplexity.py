@@ -18,13 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from pronk.cli.progress_bar import count_bar
+
     try:
         text = args.file.read_text(encoding="utf-8")
     except OSError as error:
         raise RequestError(f"cannot read {args.file}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RequestError(f"{args.file} is not UTF-8: {error.reason} at byte {error.start}") from None
-    with options.load_model(args) as llama, options.progress_bar("perplexity") as bar:
+    with options.load_model(args) as llama, count_bar("perplexity") as bar:
         result = llama.perplexity(
             text, args.window, progress=lambda done, total, so_far: bar(done, total, f"{so_far.perplexity:.4f}")
         )

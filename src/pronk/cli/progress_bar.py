@@ -1,4 +1,4 @@
-"""A bar for long work on files: on a terminal, and on standard error only."""
+"""Bars for long work: on a terminal, and on standard error only."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def byte_bar() -> Iterator[Report | None]:
             bar.update(task, description=what, completed=done, total=total or None)
 
         yield report
+
+
+@contextlib.contextmanager
+def count_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A function of (done, total, note) that draws a bar on a terminal's standard error, and nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda done, total, note: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda done, total, note: progress.update(task, completed=done, total=total, description=note)
 
 
 def human_bytes(count: float) -> str:

@@ -13,8 +13,6 @@ from pronk.errors import DownloadError
 if TYPE_CHECKING:
     from pronk.cli.progress_bar import Report
 
-HELP = "fetch a model from a hub, or with Meta's signed URL"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

@@ -7,8 +7,6 @@ import sys
 
 from pronk.cli import options
 
-HELP = "remove a pulled model"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="as `pronk list` shows it")

@@ -82,6 +82,8 @@ def _text_facts(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any]) -> None:
+    from pronk.cli.progress_bar import human_bytes
+
     config, memory = facts["config"], facts["memory"]
     rope = f"theta {config['rope_theta']:g}"
     if scaling := config["rope_scaling"]:
@@ -90,7 +92,7 @@ def _print(facts: dict[str, Any]) -> None:
         "model": facts["name"],
         "format": facts["format"],
         "parameters": f"{facts['parameters'] / 1e9:.3f} B" if facts["parameters"] > 1e8 else f"{facts['parameters']:,}",
-        "size": f"{_size(facts['bytes'])}, {facts['bytes'] * 8 / facts['parameters']:.2f} bits a weight",
+        "size": f"{human_bytes(facts['bytes'])}, {facts['bytes'] * 8 / facts['parameters']:.2f} bits a weight",
         "types": ", ".join(f"{name} x{count}" for name, count in facts["types"].items()),
         "shape": f"width {config['dim']}, {config['n_layers']} layers, {config['n_heads']} heads of"
         f" {config['head_dim']} on {config['n_kv_heads']}, feed-forward {config['ffn_dim']}",
@@ -98,8 +100,9 @@ def _print(facts: dict[str, Any]) -> None:
         "vocabulary": f"{config['vocab_size']} tokens" + (", tied output" if config["tied_output"] else ""),
         "stops at": ", ".join((facts["tokenizer"] or {}).get("stop", {})) or "-",
         "chat format": facts["chat_format"] or "none; use pronk complete, or name one with --chat-format",
-        "memory": f"{_size(memory['total'])} at a context of {memory['context']}: weights {_size(memory['weights'])}, "
-        f"key/value cache {_size(memory['kv'])}, work {_size(memory['activations'])}",
+        "memory": f"{human_bytes(memory['total'])} at a context of {memory['context']}:"
+        f" weights {human_bytes(memory['weights'])},"
+        f" key/value cache {human_bytes(memory['kv'])}, work {human_bytes(memory['activations'])}",
     }
     if note := facts.get("note"):
         lines["note"] = note
@@ -107,10 +110,3 @@ def _print(facts: dict[str, Any]) -> None:
         print(f"{name:<12} {value}")
     for tensor in facts.get("tensors", ()):
         print(f"{tensor['name']:<44} {tensor['type']:<6} {' x '.join(map(str, tensor['shape']))}")
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= scale:
-            return f"{count / scale:.2f} {unit}"
-    return f"{count} bytes"
