@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import re
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -134,7 +135,9 @@ def _listing(repository: str) -> tuple[str, list[RemoteFile]]:
     """The newest commit and its files."""
     from huggingface_hub import HfApi
 
-    info = _explained(f"hf:{repository}", lambda: HfApi().model_info(repository, files_metadata=True))
+    info = _explained(
+        f"hf:{repository}", lambda: HfApi(endpoint=_endpoint()).model_info(repository, files_metadata=True)
+    )
     files = [
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or []
     ]
@@ -158,7 +161,7 @@ def _fetch(
 ) -> None:
     from huggingface_hub import hf_hub_download
 
-    options: dict[str, Any] = {"local_dir": directory}
+    options: dict[str, Any] = {"local_dir": directory, "endpoint": _endpoint()}
     if report and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
         options["tqdm_class"] = _bar(report)
     where = f"{file.path} of hf:{repository}"
@@ -185,13 +188,14 @@ def _matches(path: Path, file: RemoteFile) -> bool:
 
 def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None] = time.sleep) -> Any:
     """The call's result. A cut connection is tried again, and what no trying mends is said in one line."""
-    from huggingface_hub import constants, errors
+    from huggingface_hub import errors
 
+    reason = ""
     for attempt in range(_ATTEMPTS):
         try:
             return call()
         except errors.GatedRepoError:
-            page = f"{constants.ENDPOINT}/{where.partition('hf:')[2]}"
+            page = f"{_endpoint()}/{where.partition('hf:')[2]}"
             raise DownloadError(
                 f"{where} is gated: accept its licence at {page}, then set HF_TOKEN or run `hf auth login`"
             ) from None
@@ -205,7 +209,7 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
             status = error.response.status_code
             reason = f"status {status}"
             if status < 500 and status not in (408, 429):
-                raise DownloadError(f"cannot fetch {where} from {constants.ENDPOINT}: {reason}") from None
+                raise DownloadError(f"cannot fetch {where} from {_endpoint()}: {reason}") from None
         except Exception as error:
             # Transport errors are of httpx or requests, by the version of huggingface_hub, and have no common base.
             if isinstance(error, OSError) and error.errno is not None and error.filename:
@@ -215,9 +219,13 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if attempt < _ATTEMPTS - 1:
             wait(min(2.0**attempt, 30.0))
-    raise DownloadError(
-        f"cannot fetch {where} from {constants.ENDPOINT}: {reason}; try again, it goes on where it stopped"
-    )
+    raise DownloadError(f"cannot fetch {where} from {_endpoint()}: {reason}; try again, it goes on where it stopped")
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return os.environ.get("HF_ENDPOINT", constants.ENDPOINT).rstrip("/")
 
 
 def _is_transport(error: Exception) -> bool:
@@ -227,9 +235,9 @@ def _is_transport(error: Exception) -> bool:
 
 def _bar(report: Callable[[int], None]) -> type:
     """What huggingface_hub takes for a tqdm bar, and only passes on how far the file is."""
-    from huggingface_hub import utils
+    import huggingface_hub.utils
 
-    base: Any = utils.tqdm
+    base: Any = getattr(huggingface_hub.utils, "tqdm")  # noqa: B009 - the name is public and not in its stubs
 
     class Bar(base):  # type: ignore[misc]
         def __init__(self, *args: Any, **options: Any) -> None:

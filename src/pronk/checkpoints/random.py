@@ -75,6 +75,8 @@ def random_checkpoint(shape: str, type: str = "BF16", seed: int = 0) -> Checkpoi
     if config is None:
         raise CheckpointError(f"unknown random shape {shape!r}, expected one of {', '.join(SHAPES)}")
     choice = mixes.resolve(type)
+    # As in Meta's models: what has scaled rope has 3.1's special tokens.
+    variant: tiktoken_file.Specials = "llama3.1" if config.rope_scaling else "llama3"
     tensors = {}
     for name, dims in config.tensor_shapes().items():
         chosen = mixes.tensor_type(choice, name, dims, config)
@@ -84,7 +86,7 @@ def random_checkpoint(shape: str, type: str = "BF16", seed: int = 0) -> Checkpoi
         format="random",
         config=config,
         tensors=tensors,
-        load_tokenizer=functools.cache(lambda: _tokenizer(config.vocab_size)),
+        load_tokenizer=lambda: _tokenizer(config.vocab_size, variant),
         name=f"random-{shape.lower()}",
     )
 
@@ -231,16 +233,17 @@ _FILLS: dict[TensorType, Callable[[Bytes, float], None]] = {
 
 
 @functools.cache
-def _tokenizer(size: int) -> Tokenizer:
+def _tokenizer(size: int, variant: tiktoken_file.Specials) -> Tokenizer:
     from pronk.text.tokenizers import build_tokenizer
 
-    return build_tokenizer(random_vocabulary(size))
+    return build_tokenizer(random_vocabulary(size, variant))
 
 
-def random_vocabulary(size: int) -> Vocabulary:
-    """The 256 bytes, words of no language up to `size`, and Llama 3.1's 256 special tokens, so that chat works."""
-    specials = tiktoken_file.special_tokens("llama3.1")
+def random_vocabulary(size: int, variant: tiktoken_file.Specials) -> Vocabulary:
+    """The 256 bytes, words of no language up to `size`, and Llama 3's 256 special tokens, so that chat works."""
+    specials = tiktoken_file.special_tokens(variant)
     first = size - len(specials)
+    stops = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
     return Vocabulary(
         model="bpe",
         tokens=tuple(_words(first) + [name.encode() for name in specials]),
@@ -248,8 +251,7 @@ def random_vocabulary(size: int) -> Vocabulary:
         pre="llama-bpe",
         bos_id=first,
         eos_id=first + 1,
-        pad_id=first + 4,
-        stop_ids=frozenset({first + 1, first + 8, first + 9}),
+        stop_ids=frozenset(first + i for i, name in enumerate(specials) if name in stops),
     )
 
 

@@ -1,7 +1,4 @@
-"""Tensors in another float type, converted when they are loaded. What already has the type is passed on untouched.
-
-Encoding rounds to nearest, ties to even, as torch and numpy do.
-"""
+"""Tensors in another float type, converted when they are loaded. What already has the type is passed on untouched."""
 
 from __future__ import annotations
 
@@ -12,13 +9,13 @@ from numpy.typing import NDArray
 
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.errors import CheckpointError
-from pronk.tensors import types
+from pronk.tensors import codec, types
 from pronk.tensors.lazy import LazyTensor
 from pronk.tensors.types import TensorType
 
 FLOATS = {"f32": types.F32, "f16": types.F16, "bf16": types.BF16}
-_CHUNK = 1 << 20  # values encoded at a time
-_F16_MAX = 65504.0
+_CHUNK = 1 << 20  # values converted at a time
+_F16_END = 65520.0  # what this and all above is rounded to is infinity
 
 
 def by_name(dtype: str) -> TensorType:
@@ -49,7 +46,7 @@ def for_gguf(checkpoint: Checkpoint, type: TensorType | None) -> Checkpoint:
     def chosen(tensor: LazyTensor) -> TensorType:
         return (type or tensor.type) if is_matrix(tensor) else types.F32
 
-    return _mapped(checkpoint, {name: recast(t, chosen(t)) for name, t in checkpoint.tensors.items()})
+    return replace(checkpoint, tensors={name: recast(t, chosen(t)) for name, t in checkpoint.tensors.items()})
 
 
 def uniform(checkpoint: Checkpoint, type: TensorType) -> Checkpoint:
@@ -58,55 +55,38 @@ def uniform(checkpoint: Checkpoint, type: TensorType) -> Checkpoint:
     for name, tensor in checkpoint.tensors.items():
         exact = is_matrix(tensor) or _fits(tensor, type)
         tensors[name] = recast(tensor, type) if exact else tensor
-    return _mapped(checkpoint, tensors)
+    return replace(checkpoint, tensors=tensors)
 
 
 def recast(tensor: LazyTensor, type: TensorType) -> LazyTensor:
+    """The tensor in a float type. Loading it raises CheckpointError for a value that F16 would make infinite."""
     if tensor.type == type:
         return tensor
-    return LazyTensor(tensor.name, tensor.shape, type, lambda: encode(tensor.array(), type, tensor.name))
+    return LazyTensor(tensor.name, tensor.shape, type, lambda: _recast_bytes(tensor, type))
 
 
-def encode(values: NDArray[np.float32], type: TensorType, name: str) -> NDArray[np.uint8]:
-    """Bytes of a float type. Raises CheckpointError, naming the tensor, for a value that F16 would make infinite."""
-    flat = np.ascontiguousarray(values).reshape(-1)
-    if type == types.F32:
-        return flat.view(np.uint8)
-    words = np.empty(len(flat), np.uint16)
-    for start in range(0, len(flat), _CHUNK):
-        part = flat[start : start + _CHUNK]
-        words[start : start + _CHUNK] = _bf16(part) if type == types.BF16 else _f16(part, name)
-    return words.view(np.uint8)
+def _recast_bytes(tensor: LazyTensor, type: TensorType) -> NDArray[np.uint8]:
+    """Block by block of rows, so that float32 copies of a large tensor are never whole in memory."""
+    source = tensor.load().reshape(-1, tensor.type.row_bytes(tensor.shape[-1]))  # (rows, bytes)
+    result = np.empty((len(source), type.row_bytes(tensor.shape[-1])), np.uint8)
+    step = max(1, _CHUNK // tensor.shape[-1])
+    for start in range(0, len(source), step):
+        values = codec.decode(source[start : start + step], tensor.type)
+        if type == types.F16:
+            _check_range(values, tensor.name)
+        result[start : start + step] = codec.encode(values, type).reshape(-1, result.shape[1])
+    return result.reshape(-1)
 
 
-def _bf16(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    bits = values.view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(values), bits >> 16 | 0x40, rounded)  # rounding could make a NaN an infinity
-
-
-def _f16(values: NDArray[np.float32], name: str) -> NDArray[np.uint16]:
-    with np.errstate(over="ignore"):
-        halves = values.astype(np.float16)
-    if (np.isinf(halves) & np.isfinite(values)).any():
-        largest = float(np.abs(values[np.isfinite(values)]).max())
-        raise CheckpointError(
-            f"{name} has values up to {largest:.4g}, F16 holds {_F16_MAX:.0f}; choose dtype bf16 or f32"
-        )
-    return halves.view(np.uint16)
+def _check_range(values: NDArray[np.float32], name: str) -> None:
+    finite = values[np.isfinite(values)]
+    largest = float(np.abs(finite).max(initial=0.0))
+    if largest >= _F16_END:
+        raise CheckpointError(f"{name} has values up to {largest:.4g}, F16 ends at 65504; choose dtype bf16 or f32")
 
 
 def _fits(tensor: LazyTensor, type: TensorType) -> bool:
     if tensor.type == type:
         return True
-    values = tensor.array()
-    try:
-        data = encode(values, type, tensor.name)
-    except CheckpointError:
-        return False
-    again = LazyTensor(tensor.name, tensor.shape, type, lambda: data).array()
-    return np.array_equal(again, values, equal_nan=True)
-
-
-def _mapped(checkpoint: Checkpoint, tensors: dict[str, LazyTensor]) -> Checkpoint:
-    return replace(checkpoint, tensors=tensors)
+    values = tensor.array().reshape(-1)
+    return np.array_equal(codec.decode(codec.encode(values, type), type), values, equal_nan=True)

@@ -109,9 +109,18 @@ def _tokenizer(checkpoint: Checkpoint) -> dict[str, object]:
     keys = gguf_vocabulary.write(vocabulary)
     if vocabulary.charsmap:
         keys["tokenizer.ggml.precompiled_charsmap"] = vocabulary.charsmap  # u8, where other arrays are i32
+    _keep_stops(keys, vocabulary)
     if checkpoint.chat_template:
         keys["tokenizer.chat_template"] = checkpoint.chat_template
     return keys
+
+
+def _keep_stops(keys: dict[str, object], vocabulary: Vocabulary) -> None:
+    """GGUF has three roles that end an answer: eos, eot, eom. Stop ids beside eos take the roles that are free."""
+    roles = [f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom")]
+    left = sorted(vocabulary.stop_ids - {keys.get(role) for role in roles})
+    for role, token_id in zip((role for role in roles if role not in keys), left, strict=False):
+        keys[role] = token_id
 
 
 def _padded(vocabulary: Vocabulary, rows: int) -> Vocabulary:

@@ -16,9 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk.checkpoints import meta_config
 from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.fields import Fields
 from pronk.checkpoints.write_torch import TorchFile
-from pronk.config import ModelConfig, RopeScaling
+from pronk.config import ModelConfig
 from pronk.errors import CheckpointError, TokenizerError
 from pronk.tensors.lazy import LazyTensor
 from pronk.text import sentencepiece_file, tiktoken_file
@@ -28,8 +30,6 @@ Progress = Callable[[int], None]  # called with the bytes just written
 
 # Meta's own pairs of (multiple_of, ffn_dim_multiplier), tried first.
 _FFN_PAIRS = ((256, None), (1024, 1.3), (4096, 1.3), (4096, 1.2), (256, 1.5), (256, 1.0))
-# use_scaled_rope switches on these numbers and no others (`apply_scaling`).
-_META_SCALING = RopeScaling("llama3", 8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 
 
 def write_meta(checkpoint: Checkpoint, directory: Path, shards: int, progress: Progress | None = None) -> None:
@@ -47,7 +47,11 @@ def write_meta(checkpoint: Checkpoint, directory: Path, shards: int, progress: P
 
 
 def params(config: ModelConfig, shards: int) -> dict[str, Any]:
-    """params.json. With more shards than key/value heads they are repeated, and counted so, as in Meta's 405B MP16."""
+    """params.json. With more shards than key/value heads they are repeated, and counted so, as in Meta's 405B MP16.
+
+    Numbers that a reader assumes for Meta's own models are left out, because Meta's code takes no other keys: a context
+    or a scaling factor is there only where it is another.
+    """
     multiple_of, multiplier = ffn_numbers(config.dim, config.ffn_dim)
     values: dict[str, Any] = {
         "dim": config.dim,
@@ -61,9 +65,24 @@ def params(config: ModelConfig, shards: int) -> dict[str, Any]:
     }
     if multiplier is not None:
         values["ffn_dim_multiplier"] = multiplier
-    if config.rope_scaling:
+    scaling = config.rope_scaling
+    if scaling:
         values["use_scaled_rope"] = True
+    assumed = _read(values, config)
+    if config.context_length != assumed.context_length:
+        values["max_seq_len"] = config.context_length
+    if scaling and assumed.rope_scaling and scaling.factor != assumed.rope_scaling.factor:
+        values["rope_scaling_factor"] = scaling.factor
+    if scaling and assumed.rope_scaling and scaling.high_freq_factor != assumed.rope_scaling.high_freq_factor:
+        values["rope_high_freq_factor"] = scaling.high_freq_factor
+    found = _read(values, config)
+    assert found == config, f"{values} is read as {found}, not {config}"
     return values
+
+
+def _read(values: dict[str, Any], config: ModelConfig) -> ModelConfig:
+    found = meta_config.Found(config.vocab_size, config.tied_output)
+    return meta_config.read_config(Fields(values, "params.json"), found, config.n_kv_heads)
 
 
 def ffn_numbers(dim: int, ffn_dim: int) -> tuple[int, float | None]:
@@ -87,32 +106,42 @@ def meta_ffn_dim(dim: int, multiple_of: int, multiplier: float | None) -> int:
 
 
 def check(config: ModelConfig, shards: int, vocabulary: Vocabulary) -> None:
-    """Raises CheckpointError for what params.json cannot say, and for parts that do not divide."""
-    scaling = config.rope_scaling
+    """Raises CheckpointError for what Meta's files cannot say, and for parts that do not divide."""
     reasons = {
         "biases": config.attention_bias or config.mlp_bias,
         f"a head width of {config.head_dim}, not dim / n_heads": config.head_dim * config.n_heads != config.dim,
-        "rotary scaling other than Llama 3.1's": scaling is not None and not _is_metas(config),
+        "this rotary scaling": not _has_metas_scaling(config),
+        f"special tokens other than {_variant(config)}'s": not _has_metas_specials(config, vocabulary),
         f"{config.n_heads} heads on {shards} shards": config.n_heads % shards != 0,
-        f"{config.n_kv_heads} key/value heads on {shards} shards": not _divides(config.n_kv_heads, shards),
+        f"{config.n_kv_heads} key/value heads on {shards} shards": (
+            config.n_kv_heads % shards != 0 and shards % config.n_kv_heads != 0
+        ),
         f"a feed-forward width of {config.ffn_dim} on {shards} shards": config.ffn_dim % shards != 0,
         f"{config.vocab_size} tokens on {shards} shards": config.vocab_size % shards != 0,
     }
     found = [reason for reason, holds in reasons.items() if holds]
     if found:
-        raise CheckpointError(
-            f"Meta's format cannot hold {' and '.join(found)}; choose --to hf or gguf, or other shards"
-        )
-    if len(vocabulary.tokens) > config.vocab_size:
-        raise CheckpointError(f"{len(vocabulary.tokens)} tokens for {config.vocab_size} rows; the model is damaged")
+        remedy = "choose --to hf or gguf" + (", or other shards" if shards > 1 else "")
+        raise CheckpointError(f"Meta's format cannot hold {' and '.join(found)}; {remedy}")
 
 
-def _is_metas(config: ModelConfig) -> bool:
-    return config.rope_scaling == _META_SCALING
+def _has_metas_scaling(config: ModelConfig) -> bool:
+    scaling = config.rope_scaling
+    return scaling is None or (
+        (scaling.kind, scaling.low_freq_factor, scaling.original_context) == ("llama3", 1.0, 8192)
+    )
 
 
-def _divides(kv_heads: int, shards: int) -> bool:
-    return kv_heads % shards == 0 or shards % kv_heads == 0
+def _variant(config: ModelConfig) -> tiktoken_file.Specials:
+    """Whose special tokens a tiktoken file is read with; it does not name them itself."""
+    return "llama3.1" if config.rope_scaling else "llama3"
+
+
+def _has_metas_specials(config: ModelConfig, vocabulary: Vocabulary) -> bool:
+    if vocabulary.model == "spm":
+        return True
+    expected = tuple(name.encode() for name in tiktoken_file.special_tokens(_variant(config)))
+    return vocabulary.tokens[-len(expected) :] == expected
 
 
 def _vocabulary(checkpoint: Checkpoint) -> Vocabulary:
