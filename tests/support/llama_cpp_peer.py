@@ -60,7 +60,7 @@ def _quantize(source: str, target: str, type: str) -> None:
     from llama_cpp import llama_cpp as lib
 
     params = lib.llama_model_quantize_default_params()
-    params.ftype, params.pure, params.nthread = FILE_TYPES[type], True, 2
+    params.ftype, params.pure, params.nthread = FILE_TYPES[type], True, 1
     sys.exit(lib.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)))
 
 
@@ -75,7 +75,7 @@ def _score(path: str, text_file: str, window: int) -> None:
     vocabulary = lib.llama_model_get_vocab(model)
     params = lib.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = window
-    params.n_threads = params.n_threads_batch = 2
+    params.n_threads = params.n_threads_batch = 1  # threads that wait for each other crawl on a busy machine
     context = lib.llama_init_from_model(model, params)
 
     data = Path(text_file).read_bytes()
