@@ -69,8 +69,14 @@ class CpuBackend:
 
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Weight:
         rows, columns = tensor.shape
+        try:
+            data = tensor.load()
+        except MemoryError:  # only where the bytes are put together and not mapped
+            raise BackendError(
+                f"too little memory for {tensor.name}, {tensor.nbytes} bytes; convert to GGUF, which is mapped"
+            ) from None
         return Weight(
-            matrix=matmul.Matrix(tensor.load(), tensor.type.id, rows, columns),
+            matrix=matmul.Matrix(data, tensor.type.id, rows, columns),
             bias=None if bias is None else bias.array(),
         )
 

@@ -237,8 +237,8 @@ class TorchBackend:
 
     def _load(self, tensor: LazyTensor, dtype: Any) -> Tensor:
         stored = _AS_STORED.get(tensor.type)
-        host = torch.from_numpy(tensor.array()) if stored is None else _view(tensor.load(), stored)
         with self._out_of_memory(tensor.name):
+            host = torch.from_numpy(tensor.array()) if stored is None else _view(tensor.load(), stored)
             return host.reshape(tensor.shape).to(self.device, dtype)
 
     def _send(self, *arrays: NDArray[np.int32]) -> list[Tensor]:

@@ -126,6 +126,17 @@ def test_too_little_memory_is_an_error_with_a_remedy() -> None:
         make_backend("cpu").cache(config_of(Shape()), 1 << 40, BLOCK, "f32")
 
 
+def test_a_weight_that_does_not_fit_is_named() -> None:
+    def load() -> np.ndarray:
+        raise MemoryError
+
+    for name in ("cpu", "torch"):
+        if name == "torch":
+            pytest.importorskip("torch", reason="the torch extra is not installed")
+        with pytest.raises(BackendError, match=r"too little memory for layers\.3\.w"):
+            make_backend(name).weight(LazyTensor("layers.3.w", (4, 64), types.Q8_0, load))
+
+
 def test_threads_are_set_and_checked(threads: None) -> None:
     make_backend("cpu", threads=2)
     assert runtime.threads() == 2
