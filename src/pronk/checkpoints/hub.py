@@ -57,7 +57,7 @@ def pull_hub(
     repository, _, wanted = spec.partition(":")
     if not _REPOSITORY.fullmatch(repository):
         raise DownloadError(f"hf:{spec} names no repository, expected hf:org/name or hf:org/name:quant")
-    revision, files = _listing(repository)
+    revision, files = _listing(repository, wait)
     choice = choose(files, wanted, repository)
     directory = registry.directory_of(spec)
     directory.mkdir(parents=True, exist_ok=True)
@@ -131,13 +131,12 @@ def _names(repository: str, ggufs: Iterable[RemoteFile]) -> str:
 # --- over the network ---
 
 
-def _listing(repository: str) -> tuple[str, list[RemoteFile]]:
+def _listing(repository: str, wait: Callable[[float], None]) -> tuple[str, list[RemoteFile]]:
     """The newest commit and its files."""
     from huggingface_hub import HfApi
 
-    info = _explained(
-        f"hf:{repository}", lambda: HfApi(endpoint=_endpoint()).model_info(repository, files_metadata=True)
-    )
+    api = HfApi(endpoint=_endpoint())
+    info = _explained(f"hf:{repository}", lambda: api.model_info(repository, files_metadata=True), wait)
     files = [
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or []
     ]
@@ -186,7 +185,7 @@ def _matches(path: Path, file: RemoteFile) -> bool:
     return digest.hexdigest() == (file.sha256 or file.blob_id)
 
 
-def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None] = time.sleep) -> Any:
+def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None]) -> Any:
     """The call's result. A cut connection is tried again, and what no trying mends is said in one line."""
     from huggingface_hub import errors
 

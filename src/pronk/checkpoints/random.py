@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,41 +112,42 @@ def _random_tensor(name: str, shape: tuple[int, ...], type: TensorType, deviatio
         )
     size = type.nbytes(shape)  # refuses rows that do not divide into blocks, before anything is made
 
-    def make() -> Bytes:
+    def make() -> NDArray[Any]:
         if not deviation:
-            return np.ones(shape, np.float32).view(np.uint8)
-        data = _random_bytes(size, seed, name)
-        _FILLS[type](data.reshape(-1, type.bytes), deviation)
-        return data
+            return np.ones(shape, np.float32)
+        words = _random_words(-(-size // 8), seed, name)
+        _FILLS[type](words.view(np.uint8)[:size].reshape(-1, type.bytes), deviation)
+        return words
 
-    return LazyTensor(name, shape, type, _WhileHeld(make))
+    return LazyTensor(name, shape, type, _WhileHeld(make, size))
 
 
 class _WhileHeld:
     """Calls `make` once for as long as its result is held: a model that runs does that, a writer only briefly."""
 
-    def __init__(self, make: Callable[[], Bytes]) -> None:
-        self._make = make
-        self._held: weakref.ref[Bytes] | None = None
+    def __init__(self, make: Callable[[], NDArray[Any]], size: int) -> None:
+        self._make = make  # an array that owns its memory, at least `size` bytes: every view of it keeps it alive
+        self._size = size
+        self._held: weakref.ref[NDArray[Any]] | None = None
         self._lock = Lock()
 
     def __call__(self) -> Bytes:
         with self._lock:
-            data = self._held() if self._held else None
-            if data is None:
-                data = self._make()
-                data.flags.writeable = False
-                self._held = weakref.ref(data)
-            return data
+            owner = self._held() if self._held else None
+            if owner is None:
+                owner = self._make()
+                owner.flags.writeable = False
+                self._held = weakref.ref(owner)
+            return owner.reshape(-1).view(np.uint8)[: self._size]
 
 
-def _random_bytes(size: int, seed: int, name: str) -> Bytes:
+def _random_words(count: int, seed: int, name: str) -> NDArray[np.uint64]:
     generator = np.random.SFC64([seed, zlib.crc32(name.encode())])
-    words = np.empty(-(-size // 8), np.uint64)
+    words = np.empty(count, np.uint64)
     for start in range(0, len(words), _CHUNK):
         part = words[start : start + _CHUNK]
         part[:] = generator.random_raw(len(part))
-    return words.view(np.uint8)[:size]
+    return words
 
 
 # --- making random bits into plausible weights, in place, one function for a family of types ---
