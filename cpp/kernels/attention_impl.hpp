@@ -188,22 +188,32 @@ inline const Element* group_rows(const AttentionArgs& args, const AttentionPiece
   return static_cast<const Element*>(pages) + row * args.width;
 }
 
+// Asks for 16 * n elements of a tile further on. Pages lie anywhere, so the hardware does not know where the context
+// goes on; and a few lines at a time between computations, because the queue that they wait in is short.
 template <class Element>
-inline void prefetch_rows(const Element* rows, std::int64_t width) {
-  const char* bytes = reinterpret_cast<const char*>(rows);
-  const std::int64_t size = kKeyGroup * width * static_cast<std::int64_t>(sizeof(Element));
-  for (std::int64_t i = 0; i < size; i += 64) __builtin_prefetch(bytes + i);
+inline void prefetch_square(const Element* elements, int n) {
+  const char* bytes = reinterpret_cast<const char*>(elements);
+  const int size = kKeyGroup * n * static_cast<int>(sizeof(Element));
+  for (int i = 0; i < size; i += 64) __builtin_prefetch(bytes + i, 0, 2);
 }
 
-// One tile of `count` keys, transposed so that a lane is a key. Lanes past the last key are zero, not what lies there.
+// The keys of one tile that lie before `end`, transposed so that a lane is a key. Lanes past the last key are zero, not
+// what lies there.
 template <class Element>
-inline void unpack_keys(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t position, int count,
+inline void unpack_keys(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t tile, std::int64_t end,
                         float* keys) {
-  for (int group = 0; group * 16 < count; ++group) {
-    const Element* rows = group_rows<Element>(args, piece, args.key_pages, position + group * 16);
-    const int valid = at_most_16(count - group * 16);
+  for (int group = 0; group < kTileGroups; ++group) {
+    const std::int64_t position = tile + group * kKeyGroup;
+    if (position >= end) return;
+    const std::int64_t next = position + kKeyTile < end ? position + kKeyTile : position;
+    const Element* next_keys = group_rows<Element>(args, piece, args.key_pages, next);
+    const Element* next_values = group_rows<Element>(args, piece, args.value_pages, next);
+    const Element* rows = group_rows<Element>(args, piece, args.key_pages, position);
+    const int valid = at_most_16(end - position);
     for (std::int64_t e = 0; e < args.width; e += 16) {
       const int n = at_most_16(args.width - e);
+      prefetch_square(next_keys + e * kKeyGroup, n);
+      prefetch_square(next_values + e * kKeyGroup, n);
       Vec16 square[16];
       if (n == 16 && valid == 16) {
         for (int i = 0; i < 16; ++i) square[i] = load_element(rows + i * args.width + e);
@@ -217,14 +227,15 @@ inline void unpack_keys(const AttentionArgs& args, const AttentionPiece& piece, 
 }
 
 template <class Element>
-inline void unpack_values(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t position, int count,
+inline void unpack_values(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t tile, std::int64_t end,
                           float* values) {
   const std::int64_t padded = whole_vectors(args.width), whole = args.width / 16 * 16;
-  for (int i = 0; i < count; ++i, values += padded) {
-    const Element* row =
-        group_rows<Element>(args, piece, args.value_pages, position + i / 16 * 16) + i % 16 * args.width;
-    for (std::int64_t e = 0; e < whole; e += 16) store(values + e, load_element(row + e));
-    if (whole < args.width) store(values + whole, load_element(row + whole, static_cast<int>(args.width - whole)));
+  for (std::int64_t position = tile; position < tile + kKeyTile && position < end; position += kKeyGroup) {
+    const Element* row = group_rows<Element>(args, piece, args.value_pages, position);
+    for (int i = at_most_16(end - position); i > 0; --i, row += args.width, values += padded) {
+      for (std::int64_t e = 0; e < whole; e += 16) store(values + e, load_element(row + e));
+      if (whole < args.width) store(values + whole, load_element(row + whole, static_cast<int>(args.width - whole)));
+    }
   }
 }
 
@@ -288,13 +299,8 @@ inline void attend_segment(const AttentionArgs& args, const AttentionPiece& piec
   for (std::int64_t i = 0; i < rows * s.padded; ++i) s.weighted[i] = 0.0f;
   for (std::int64_t tile = begin; tile < end; tile += kKeyTile) {
     const int count = static_cast<int>(end - tile < kKeyTile ? end - tile : kKeyTile);
-    unpack_keys<Element>(args, piece, tile, count, s.keys);
-    // Pages lie anywhere, so the next tile is not what the hardware would fetch ahead: ask for it now.
-    for (std::int64_t next = tile + kKeyTile; next < tile + 2 * kKeyTile && next < end; next += kKeyGroup) {
-      prefetch_rows(group_rows<Element>(args, piece, args.key_pages, next), args.width);
-      prefetch_rows(group_rows<Element>(args, piece, args.value_pages, next), args.width);
-    }
-    unpack_values<Element>(args, piece, tile, count, s.values);
+    unpack_keys<Element>(args, piece, tile, end, s.keys);
+    unpack_values<Element>(args, piece, tile, end, s.values);
     for (int row = 0; row < rows; row += kTileRows) {
       const int n = rows - row < kTileRows ? rows - row : kTileRows;
       std::int64_t visible = 0;  // keys that any of these rows sees: the rest would add exactly nothing
