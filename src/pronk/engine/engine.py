@@ -46,7 +46,7 @@ class Engine:
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
-        self._outputs: list[Output] = []  # of the step that runs: an interrupt (Ctrl-C) in it must lose none
+        self._outputs: list[Output] = []  # not taken yet: an interrupt (Ctrl-C) in a step must lose none
 
     @property
     def busy(self) -> bool:
@@ -92,6 +92,11 @@ class Engine:
 
         When the pass fails, the requests in it end with the error and the engine goes on with the others.
         """
+        self.run_step()
+        return self.take_outputs()
+
+    def run_step(self) -> None:
+        """`step`, with its outputs kept until `take_outputs`."""
         if plan := self.scheduler.schedule():
             try:
                 logits = self._run(plan)
@@ -99,6 +104,8 @@ class Engine:
                 self._outputs += [self._fail(chunk, error) for chunk in plan]
             else:
                 self._postprocess(plan, logits)
+
+    def take_outputs(self) -> list[Output]:
         outputs, self._outputs = self._outputs, []
         return outputs
 

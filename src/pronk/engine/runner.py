@@ -14,14 +14,19 @@ from collections.abc import Iterable, Iterator
 from pronk.engine.engine import Engine
 from pronk.engine.request import Output, Request
 
+_HEARTBEAT = 1.0  # seconds after which a sleeper looks by itself, should an interrupt have swallowed its wake-up
+
 
 class Runner:
     """The thread-safe face of an engine, which must not be touched past it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._changed = threading.Condition()  # guards what follows; the engine belongs to the one who steps
-        self._stepping = False
+        # Guards what follows; the engine belongs to the one who steps. Taken with `with self._lock` only: unlike
+        # Condition's own, that cannot be torn by an interrupt (Ctrl-C).
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
+        self._stepper: int | None = None  # a thread's ident
         self._boxes: dict[str, deque[Output]] = {}
         self._arrivals: list[Request] = []
         self._cancelled: list[str] = []
@@ -34,57 +39,58 @@ class Runner:
         wanted = list(requests)
         for request in wanted:
             self._engine.check(request)
-        with self._changed:
+        with self._lock:
             self._boxes.update((request.id, deque()) for request in wanted)
             self._arrivals += wanted
         return Outputs(self, [request.id for request in wanted])
 
     def cancel(self, ids: Iterable[str]) -> None:
         """End requests before the next step and free their pages; a last output, "cancelled", says so."""
-        with self._changed:
+        with self._lock:
             self._cancelled += ids
-            if not self._stepping:
-                self._stepping = True
-                self._step_done([])
+            self._settle_and_wake()
 
     def wait(self, ids: Iterable[str]) -> list[Output]:
         """The next outputs of any of these requests, which have not ended. Steps the engine if nobody else does."""
+        me = threading.get_ident()
         while True:
-            stepping, outputs = False, []
             try:
-                with self._changed:
+                with self._lock:
                     if found := self._take(ids):
                         return found
-                    if self._stepping:
-                        self._changed.wait()
+                    if self._stepper not in (None, me):
+                        self._changed.wait(_HEARTBEAT)
                         continue
-                    stepping = self._stepping = True
+                    self._stepper = me
                     self._settle()
                     if found := self._take(ids):
                         return found
                     assert self._engine.busy, "a request ended without a last output"
-                outputs = self._engine.step()
+                self._engine.run_step()
             finally:
-                if stepping:
-                    self._step_done(outputs)
-
-    def _step_done(self, outputs: list[Output]) -> None:
-        with self._changed:
-            try:
-                self._deliver(outputs)
-                self._settle()
-            finally:
-                self._stepping = False
-                self._changed.notify_all()
+                if self._stepper == me:
+                    self._stepper = None
+                    self._settle_and_wake()
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nobody will ask for these outputs any more; what has not ended is cancelled."""
-        with self._changed:
+        with self._lock:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
 
+    def _settle_and_wake(self) -> None:
+        with self._lock:
+            if self._stepper is None:
+                self._stepper = threading.get_ident()
+                try:
+                    self._settle()
+                finally:
+                    self._stepper = None
+            self._changed.notify_all()
+
     def _settle(self) -> None:
-        """Carry out what was asked for since the last step. By the one who steps; a collected `Outputs` may cancel in
-        the middle of it, so what comes in meanwhile is looked for again."""
+        """Hand out what the last step gave and carry out what was asked for since. By the one who steps; a collected
+        `Outputs` may cancel in the middle of it, so what comes in meanwhile is looked for again."""
+        self._deliver(self._engine.take_outputs())
         while self._arrivals or self._cancelled:
             arrivals, self._arrivals = self._arrivals, []
             cancelled, self._cancelled = self._cancelled, []

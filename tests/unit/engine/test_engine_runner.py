@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import signal
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -150,3 +153,30 @@ def test_an_interrupt_in_a_step_loses_nothing() -> None:
     bench.model.logits_of = hashed
     assert found + [token for output in outputs for token in output.ids] == expected
     assert bench.idle()
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer that raises in the main thread")
+def test_an_interrupt_anywhere_leaves_a_usable_runner() -> None:
+    """Ctrl-C at random moments, in our own code too: the request can be cancelled, and the pages come back."""
+    bench = Bench()
+    chance = random.Random(1)
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for _ in range(60):
+            outputs = bench.runner.run([ask("question", max_tokens=190)])
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0005, 0.01))
+                for _ in outputs:
+                    pass
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            outputs.cancel()
+            for _ in outputs:
+                pass
+            assert bench.idle()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
