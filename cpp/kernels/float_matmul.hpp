@@ -97,76 +97,102 @@ inline void float_few_rows(const MatmulTask& task) {
   }
 }
 
-// Many rows of x: strips of kStrip weight rows are widened to float once, and cut along k so that a strip's piece stays
-// in the L1 cache while all rows of x pass by. Between pieces the 16 sums of each value wait in memory.
-constexpr int kPiece = 512;  // of k
+// Many rows of x: blocked so that each level of cache serves the one above it.
+//   a panel (weight rows, kPiece of k), widened to float        L2
+//   kBlockTokens rows of x, and the 16 sums of each value       L2
+//   a strip of kFloatTileWeights rows of the panel              L1, while the block's rows of x pass by
+//   a tile of kFloatTileTokens x kFloatTileWeights sums         registers
+constexpr int kPiece = 512;
+constexpr int kBlockTokens = 64;
 
 template <int kTokens, int kWeights>
-inline void float_tile(const float* w, int w_stride, const float* x, std::int64_t x_stride, int count, float* sums,
-                       int sums_stride) {
+inline void float_tile(const float* w, const float* x, std::int64_t x_stride, int count, float* sums) {
   Vec16 acc[kTokens][kWeights];
+  // Unrolled, or the compiler would keep the accumulators in memory.
+#pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) {
-    for (int n = 0; n < kWeights; ++n) acc[t][n] = load(sums + t * sums_stride + 16 * n);
+#pragma GCC unroll 6
+    for (int n = 0; n < kWeights; ++n) acc[t][n] = load(sums + 16 * (t * kWeights + n));
   }
-  const auto step = [&](auto get, int k) {
+  int k = 0;
+  for (; k + 16 <= count; k += 16) {
     Vec16 weight[kWeights];
-    for (int n = 0; n < kWeights; ++n) weight[n] = load(w + n * w_stride + k);
+#pragma GCC unroll 6
+    for (int n = 0; n < kWeights; ++n) weight[n] = load(w + n * kPiece + k);
+#pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) {
-      const Vec16 value = get(x + t * x_stride + k);
+      const Vec16 value = load(x + t * x_stride + k);
+#pragma GCC unroll 6
       for (int n = 0; n < kWeights; ++n) acc[t][n] = fma(weight[n], value, acc[t][n]);
     }
-  };
-  int k = 0;
-  for (; k + 16 <= count; k += 16) step([](const float* p) { return load(p); }, k);
-  if (k < count) step([n = count - k](const float* p) { return load_partial(p, n); }, k);
+  }
+  if (k < count) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const Vec16 value = load_partial(x + t * x_stride + k, count - k);
+#pragma GCC unroll 6
+      for (int n = 0; n < kWeights; ++n) acc[t][n] = fma(load(w + n * kPiece + k), value, acc[t][n]);
+    }
+  }
+#pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) {
-    for (int n = 0; n < kWeights; ++n) store(sums + t * sums_stride + 16 * n, acc[t][n]);
+#pragma GCC unroll 6
+    for (int n = 0; n < kWeights; ++n) store(sums + 16 * (t * kWeights + n), acc[t][n]);
   }
 }
 
-// (tokens, 16 * kWeights) sums += a piece of k of x times the strip.
+// kWeights rows of the panel against a block of rows of x; sums: (tokens, kWeights, 16).
 template <int kWeights>
-inline void float_piece(const float* w, int w_stride, const float* x, int tokens, std::int64_t x_stride, int count,
-                        float* sums) {
+inline void float_strip(const float* w, const float* x, int tokens, std::int64_t x_stride, int count, float* sums) {
   constexpr int kSums = 16 * kWeights;
   int t = 0;
   for (; t + kFloatTileTokens <= tokens; t += kFloatTileTokens) {
-    float_tile<kFloatTileTokens, kWeights>(w, w_stride, x + t * x_stride, x_stride, count, sums + t * kSums, kSums);
+    float_tile<kFloatTileTokens, kWeights>(w, x + t * x_stride, x_stride, count, sums + t * kSums);
   }
-  for (; t < tokens; ++t)
-    float_tile<1, kWeights>(w, w_stride, x + t * x_stride, x_stride, count, sums + t * kSums, kSums);
+  for (; t < tokens; ++t) float_tile<1, kWeights>(w, x + t * x_stride, x_stride, count, sums + t * kSums);
 }
 
-template <class Weight, int kWeights>
-inline void float_strip(const MatmulTask& task, int first) {
+// Values [first_k, first_k + count) of the task's rows as float, (rows, kPiece).
+template <class Weight>
+inline void widen_piece(const MatmulTask& task, int first_k, int count, float* out) {
   constexpr std::int64_t kBytes = sizeof(typename Weight::Word);
-  const Activations& x = *task.x;
-  const int cols = task.cols, padded = (cols + 15) / 16 * 16;
-  auto* w = reinterpret_cast<float*>(task.scratch);
-  float* sums = w + kWeights * static_cast<std::int64_t>(padded);
-  for (int n = 0; n < kWeights; ++n) {
-    const std::uint8_t* row = task.weights + (first + n) * task.row_bytes;
+  for (int n = 0; n < task.rows; ++n) {
+    const std::uint8_t* row = task.weights + n * task.row_bytes + first_k * kBytes;
     int k = 0;
-    for (; k + 16 <= cols; k += 16) store(w + n * padded + k, get_weights<Weight>(row + k * kBytes));
-    if (k < cols) store(w + n * padded + k, get_weights<Weight>(row + k * kBytes, cols - k));
-  }
-  __builtin_memset(sums, 0, sizeof(float) * 16 * kWeights * static_cast<std::size_t>(x.rows));
-  for (int k = 0; k < cols; k += kPiece) {
-    const int count = cols - k < kPiece ? cols - k : kPiece;
-    float_piece<kWeights>(w + k, padded, x.x + k, x.rows, x.cols, count, sums);
-  }
-  for (int t = 0; t < x.rows; ++t) {
-    for (int n = 0; n < kWeights; ++n) {
-      task.out[t * task.out_stride + first + n] = reduce_add(load(sums + 16 * (t * kWeights + n)));
-    }
+    for (; k + 16 <= count; k += 16) store(out + n * kPiece + k, get_weights<Weight>(row + k * kBytes));
+    if (k < count) store(out + n * kPiece + k, get_weights<Weight>(row + k * kBytes, count - k));
   }
 }
 
 template <class Weight>
 inline void float_many_rows(const MatmulTask& task) {
-  int n = 0;
-  for (; n + kFloatTileWeights <= task.rows; n += kFloatTileWeights) float_strip<Weight, kFloatTileWeights>(task, n);
-  for (; n < task.rows; ++n) float_strip<Weight, 1>(task, n);
+  const Activations& x = *task.x;
+  auto* panel = reinterpret_cast<float*>(task.scratch);
+  float* sums = panel + kFloatPanelRows * kPiece;  // (weight rows, tokens, 16), the rows of a strip together
+  static_assert(sizeof(float) * kFloatPanelRows * (kPiece + 16 * kBlockTokens) <= kPieceBytes);
+  for (int first = 0; first < x.rows; first += kBlockTokens) {
+    const int tokens = x.rows - first < kBlockTokens ? x.rows - first : kBlockTokens;
+    __builtin_memset(sums, 0, sizeof(float) * 16 * static_cast<unsigned>(tokens * task.rows));
+    for (int k = 0; k < task.cols; k += kPiece) {
+      const int count = task.cols - k < kPiece ? task.cols - k : kPiece;
+      const float* rows = x.x + static_cast<std::int64_t>(first) * x.cols + k;
+      widen_piece<Weight>(task, k, count, panel);
+      int n = 0;
+      for (; n + kFloatTileWeights <= task.rows; n += kFloatTileWeights) {
+        float_strip<kFloatTileWeights>(panel + n * kPiece, rows, tokens, x.cols, count, sums + 16 * n * tokens);
+      }
+      for (; n < task.rows; ++n)
+        float_strip<1>(panel + n * kPiece, rows, tokens, x.cols, count, sums + 16 * n * tokens);
+    }
+    const int whole = task.rows / kFloatTileWeights * kFloatTileWeights;  // rows in full strips
+    for (int t = 0; t < tokens; ++t) {
+      float* out = task.out + (first + t) * task.out_stride;
+      for (int n = 0; n < task.rows; ++n) {
+        const int width = n < whole ? kFloatTileWeights : 1, strip = n < whole ? n / width * width : n;
+        out[n] = reduce_add(load(sums + 16 * (strip * tokens + t * width + n - strip)));
+      }
+    }
+  }
 }
 
 inline constexpr void set_float_kernels(MatmulKernels& kernels) {

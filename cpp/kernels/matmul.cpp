@@ -203,7 +203,7 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
                  tasks,   own};
       tasks += own;
     }
-    run_jobs(jobs, n, scratch_bytes(static_cast<std::size_t>(rows), static_cast<std::size_t>(cols)));
+    run_jobs(jobs, n, scratch_bytes(static_cast<std::size_t>(rows)));
   }
 }
 

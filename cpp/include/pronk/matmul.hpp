@@ -81,13 +81,12 @@ using MatmulKernel = void (*)(const MatmulTask& task);
 constexpr int kPanelRows = 32;
 constexpr int kFloatPanelRows = 48;
 
-constexpr std::size_t kPieceBytes = 64 << 10;  // for unpacked weights
+constexpr std::size_t kPieceBytes = 320 << 10;  // for unpacked weights, and what else does not grow with x
 
-// Room that any kernel needs for a task over `rows` rows of x. The greatest need by far is that of the sums which wait
-// between pieces of k: 32 weight rows in four chains, for values and for mins, or 6 float weight rows of 16 sums.
-constexpr std::size_t scratch_bytes(std::size_t rows, std::size_t cols) {
-  constexpr std::size_t kSums = kPanelRows * 4 * 2 * sizeof(float);
-  return rows * kSums + (cols + 16) * 8 * sizeof(float) + kPieceBytes;
+// Room that any kernel needs for a task over `rows` rows of x: unpacked weights, and the sums that wait between pieces
+// of k. The most of these are 32 weight rows in four chains, for values and for mins.
+constexpr std::size_t scratch_bytes(std::size_t rows) {
+  return kPieceBytes + rows * (kPanelRows * 4 * 2 * sizeof(float));
 }
 
 struct MatmulKernels {

@@ -1,7 +1,7 @@
 """Which kernels run, and on how many threads.
 
 The environment variables PRONK_ISA (portable, avx2, avx512, neon) and PRONK_THREADS set the starting values, for every
-program that uses the kernels; without them the best instruction set of this CPU and its usable physical cores are taken.
+program that uses the kernels; without them the best instruction set of this CPU and its usable physical cores serve.
 """
 
 from __future__ import annotations
