@@ -47,20 +47,30 @@ _NUMBERS = {
 }
 
 
+@dataclass(frozen=True)
+class _Array:
+    """An array that nobody has asked for yet."""
+
+    make: Callable[[], list[object]]
+
+
 class Metadata(Mapping[str, object]):
     """Keys and values in the file's order. Numbers, booleans and strings are Python's, arrays are lists.
 
     An array is made when it is first asked for, and kept. Its strings keep bytes that are no UTF-8 as lone surrogates.
     """
 
-    def __init__(self, values: dict[str, object], arrays: dict[str, Callable[[], list[object]]]) -> None:
+    def __init__(self, values: dict[str, object]) -> None:
         self._values = values
-        self._arrays = arrays
 
     def __getitem__(self, key: str) -> object:
-        if key in self._arrays:
-            self._values[key] = self._arrays.pop(key)()
-        return self._values[key]
+        value = self._values[key]
+        if isinstance(value, _Array):
+            value = self._values[key] = value.make()
+        return value
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -162,19 +172,14 @@ class _Cursor:
 
 def _read_metadata(cursor: _Cursor, count: int) -> Metadata:
     values: dict[str, object] = {}
-    arrays: dict[str, Callable[[], list[object]]] = {}
     for index in range(count):
         key = cursor.text(f"metadata key {index}")
         what = f"the metadata key {key[:100]!r}"
         if not key or key in values:
             raise CheckpointError(f"{cursor.file.path} is damaged: {what} is {'there twice' if key else 'empty'}")
         kind = cursor.number("<I", what)
-        if kind == _ARRAY:
-            values[key] = None
-            arrays[key] = _read_array(cursor, what)
-        else:
-            values[key] = _read_value(cursor, kind, what)
-    return Metadata(values, arrays)
+        values[key] = _Array(_read_array(cursor, what)) if kind == _ARRAY else _read_value(cursor, kind, what)
+    return Metadata(values)
 
 
 def _read_value(cursor: _Cursor, kind: int, what: str) -> object:

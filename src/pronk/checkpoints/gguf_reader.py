@@ -28,16 +28,16 @@ def open_gguf(path: Path) -> Checkpoint:
     files = _parts(gguf_file.read(path))
     metadata, tensors = files[0].metadata, _united(files)
     found, config = _model(metadata, tensors, str(path))
-    template = metadata.get("tokenizer.chat_template")
+    fields = Fields(metadata, str(path))
     return Checkpoint(
         path=path,
         format="gguf",
         config=config,
         tensors=found,
         load_tokenizer=once(lambda: fitting(_tokenizer(metadata), config, str(path))),
-        name=Fields(metadata, str(path)).text("general.name", ""),
-        chat_template=template if isinstance(template, str) else None,
-        defaults=_defaults(Fields(metadata, str(path))),
+        name=fields.text("general.name", ""),
+        chat_template=fields.text("tokenizer.chat_template", "") or None,
+        defaults=_defaults(fields),
     )
 
 

@@ -136,7 +136,8 @@ def read_generation(directory: Path) -> tuple[GenerationDefaults, frozenset[int]
 
 def _eos_ids(fields: Fields) -> frozenset[int]:
     value = fields.values.get("eos_token_id")
-    ids = value if isinstance(value, list) else [] if value is None else [value]
-    if not all(type(i) is int for i in ids):
+    found = value if isinstance(value, list) else [] if value is None else [value]
+    ids = [i for i in found if isinstance(i, int) and not isinstance(i, bool)]
+    if len(ids) != len(found):
         raise fields.wrong("eos_token_id", "an id or a list of ids")
     return frozenset(i for i in ids if i >= 0)  # -1 means none

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pronk.checkpoints.checkpoint import Checkpoint, check_shapes
 from pronk.checkpoints.mapped import MappedFile
-from pronk.checkpoints.tokenizer_files import fitting, once, read_bytes, read_model_file
+from pronk.checkpoints.tokenizer_files import once, read_bytes, read_model_file
 from pronk.config import ModelConfig
 from pronk.errors import CheckpointError, TokenizerError
 from pronk.tensors.lazy import LazyTensor
@@ -147,7 +147,7 @@ def _tokenizer_beside(path: Path, config: ModelConfig) -> Tokenizer:
         if candidate.stem in {p.stem for p in found}:
             continue  # tok512.model beside tok512.bin: the same vocabulary twice
         try:
-            tokenizer = fitting(_read_candidate(candidate), config, str(candidate))
+            tokenizer = _read_candidate(candidate)
         except TokenizerError as error:
             reasons.append(str(error))
             continue

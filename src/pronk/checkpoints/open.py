@@ -19,7 +19,7 @@ def open_checkpoint(spec: str | Path) -> Checkpoint:
     CheckpointError, or TokenizerError later, when the tokenizer is asked for.
     """
     text = str(spec)
-    if not Path(text).exists():
+    if not _exists(text):
         if text.startswith("random:"):
             return _random(text)
         from pronk.checkpoints.download import resolve
@@ -30,11 +30,19 @@ def open_checkpoint(spec: str | Path) -> Checkpoint:
 
 def open_path(path: Path) -> Checkpoint:
     """`open_checkpoint` for a path only."""
-    if path.is_dir():
-        return _open_directory(path)
-    if not path.exists():
+    if not _exists(str(path)):
         raise CheckpointError(f"{path} does not exist; expected a model's file or directory")
-    return _open_file(path)
+    try:
+        return _open_directory(path) if path.is_dir() else _open_file(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long for a path, or with a zero byte in it
+        raise CheckpointError(f"{text[:60]!r} is no path and no model's name") from None
 
 
 def open_tokenizer(spec: str | Path) -> Tokenizer:

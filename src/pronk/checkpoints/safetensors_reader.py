@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
 from pronk.checkpoints.mapped import MappedFile, parse_json, read_json
 from pronk.errors import CheckpointError
@@ -84,7 +85,7 @@ def _entry(file: MappedFile, name: str, value: object, base: int) -> Entry:
     return Entry(file, name, dtype, tuple(shape), base + offsets[0])
 
 
-def _whole_numbers(value: object) -> bool:
+def _whole_numbers(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(v) is int and 0 <= v < 1 << 62 for v in value)
 
 

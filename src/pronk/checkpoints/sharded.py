@@ -41,8 +41,8 @@ class Sharded:
         """The bytes of one row of a matrix."""
         rows = self.parts[0].shape[0]
         if self.cut == "columns":
-            return np.concatenate([_rows(part)[index] for part in self.parts])
-        return _rows(self.parts[index // rows * self.repeats])[index % rows]
+            return np.concatenate([_row(part, index) for part in self.parts])
+        return _row(self.parts[index // rows * self.repeats], index % rows)
 
     def _load(self) -> NDArray[np.uint8]:
         if self.cut == "columns":
@@ -64,6 +64,11 @@ class Sharded:
 def _rows(part: LazyTensor) -> NDArray[np.uint8]:
     """(rows, bytes of a row)"""
     return part.load().reshape(part.shape[0], -1)
+
+
+def _row(part: LazyTensor, index: int) -> NDArray[np.uint8]:
+    row: NDArray[np.uint8] = _rows(part)[index]
+    return row
 
 
 def sharded(name: str, shape: tuple[int, ...], parts: Sequence[LazyTensor], repeats: int = 1) -> Sharded:
@@ -101,7 +106,7 @@ def repeated_heads(parts: Sequence[Sequence[LazyTensor]]) -> int:
     Told by the first row of every matrix; `Sharded` compares the rest when it is loaded.
     """
     count = len(parts[0])
-    rows = [[_rows(part)[0] for part in matrix] for matrix in parts]
+    rows = [[_row(part, 0) for part in matrix] for matrix in parts]
     for repeats in range(count, 1, -1):
         if count % repeats == 0 and all(_repeats(matrix, repeats) for matrix in rows):
             return repeats

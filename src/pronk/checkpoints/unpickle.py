@@ -13,12 +13,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from pronk.errors import CheckpointError
 from pronk.tensors import types
 
 MAX_BYTES = 16 << 20  # Llama 3.1 405B's, the largest, has some 300 KB in each shard
-MAX_STEPS = 1_000_000
+MAX_STEPS = 300_000  # the same shard takes some 50,000
 _MAX_DIMENSIONS = 8
 _MAX_COUNT = 1 << 48
 
@@ -100,14 +101,11 @@ def _bad(message: str) -> CheckpointError:
 
 def _rebuild_tensor(args: tuple[object, ...]) -> object:
     """torch._utils._rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])"""
-    if len(args) not in (6, 7) or not isinstance(args[0], Storage):
+    storage, offset, shape, stride = args[:4] if len(args) in (6, 7) else (None,) * 4
+    if not isinstance(storage, Storage):
         raise _bad("a tensor is not made of a storage, an offset, a shape and strides")
-    storage, offset, shape, stride = args[:4]
     if not _is_count(offset) or not _are_counts(shape) or not _are_counts(stride):
         raise _bad("a tensor has an offset, shape or strides that are no whole numbers")
-    assert isinstance(shape, tuple)
-    assert isinstance(stride, tuple)
-    assert isinstance(offset, int)
     if len(shape) != len(stride) or len(shape) > _MAX_DIMENSIONS:
         raise _bad(f"a tensor has {len(shape)} sizes and {len(stride)} strides")
     return StoredTensor(storage, offset, shape, stride)
@@ -127,11 +125,11 @@ def _ordered_dict(args: tuple[object, ...]) -> object:
     return {}
 
 
-def _is_count(value: object) -> bool:
+def _is_count(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < _MAX_COUNT
 
 
-def _are_counts(value: object) -> bool:
+def _are_counts(value: object) -> TypeGuard[tuple[int, ...]]:
     return isinstance(value, tuple) and all(map(_is_count, value))
 
 
@@ -277,7 +275,6 @@ class _Machine:
         _, kind, key, _, count = value
         if not isinstance(kind, StorageType) or not isinstance(key, str) or not _is_count(count):
             raise _bad("a storage has no type, name and size")
-        assert isinstance(count, int)
         self.push(Storage(kind, key, count))
 
     def long(self) -> None:
