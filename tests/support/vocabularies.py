@@ -34,7 +34,7 @@ BABYLLAMA = "weights/babyllama105/tok105.model"
 
 
 def vectors(folder: Path, kind: str) -> list[tuple[str, list[int]]]:
-    """llama.cpp's vectors for "bpe" or "spm": texts and their ids, without bos; the empty section at the end left out."""
+    """llama.cpp's vectors for "bpe" or "spm": texts and their ids without bos; the empty tail left out."""
     stem = folder / "vocab" / f"ggml-vocab-llama-{kind}.gguf"
     texts = Path(f"{stem}.inp").read_bytes().decode().split(SEPARATOR)[:-1]
     lines = Path(f"{stem}.out").read_text().splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 from pronk.errors import TokenizerError
 from pronk.text import byte_alphabet
 from pronk.text.pre_tokenizers import pre_tokenizer
-from pronk.text.vocabulary import END_TEXTS, TokenKind, Vocabulary, looks_like_control
+from pronk.text.vocabulary import TokenKind, Vocabulary, looks_like_control, stop_set
 
 _PREFIX = "tokenizer.ggml."
 _ROLES = {"bos_id": "bos", "eos_id": "eos", "unknown_id": "unknown", "pad_id": "padding"}
@@ -102,9 +102,8 @@ def _read_spm(metadata: Mapping[str, object], *, unigram: bool) -> Vocabulary:
 def _special(metadata: Mapping[str, object], tokens: tuple[bytes, ...]) -> dict[str, Any]:
     """The ids with a role, and the whole stop set."""
     named = {field: _id(metadata, key) for field, key in _ROLES.items()}
-    stops = {named["eos_id"], _id(metadata, "eot"), _id(metadata, "eom")}
-    stops |= {i for i, token in enumerate(tokens) if token in END_TEXTS}
-    return {**named, "stop_ids": frozenset(i for i in stops if i is not None)}
+    stop_ids = stop_set(tokens, named["eos_id"], _id(metadata, "eot"), _id(metadata, "eom"))
+    return {**named, "stop_ids": stop_ids}
 
 
 def _kinds(metadata: Mapping[str, object], tokens: list[bytes]) -> tuple[TokenKind, ...]:

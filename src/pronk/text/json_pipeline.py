@@ -18,25 +18,31 @@ from pronk.errors import TokenizerError
 from pronk.text import byte_alphabet
 from pronk.text.json_tokens import Json, JsonTokens, merge_lines, steps
 from pronk.text.tokenizers import checked, visible
-from pronk.text.vocabulary import TokenKind, byte_value
+from pronk.text.vocabulary import TokenKind, Vocabulary, byte_value
 
 if TYPE_CHECKING:
     import tokenizers
 
 
 class JsonTokenizer:
-    """`Tokenizer` over a parsed tokenizer.json. Immutable. Raises TokenizerError where the library does not take it."""
+    """`Tokenizer` over a parsed tokenizer.json. Immutable. Raises TokenizerError where the library does not take it.
 
-    vocabulary = None
+    `vocabulary` is what other formats can say of it, where they can say nearly all.
+    """
 
-    def __init__(self, root: Json, tokens: JsonTokens):
+    def __init__(self, root: Json, tokens: JsonTokens, vocabulary: Vocabulary | None = None):
         self._tokens = tokens
+        self._vocabulary = vocabulary
         self._stop_ids = tokens.stop_ids
         self._root = _prepared(root, tokens)
         self._bytes, self._drops_space = _decoded(self._root, tokens)
         self._lock = threading.Lock()
         self._plain = _build(self._root, special=False)
         self._special: tokenizers.Tokenizer | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        return self._vocabulary
 
     @property
     def vocab_size(self) -> int:

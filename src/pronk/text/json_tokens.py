@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pronk.errors import TokenizerError
-from pronk.text.vocabulary import END_TEXTS, MAX_TOKENS, TokenKind, looks_like_control
+from pronk.text.vocabulary import MAX_TOKENS, TokenKind, looks_like_control, stop_set
 
 Json = dict[str, Any]
 # What a file without a tokenizer_config.json most likely means by its own control tokens.
@@ -31,8 +31,7 @@ class JsonTokens:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        ends = {i for i, text in enumerate(self.texts) if text.encode(errors="replace") in END_TEXTS}
-        return frozenset(ends if self.eos_id is None else ends | {self.eos_id})
+        return stop_set((text.encode(errors="replace") for text in self.texts), self.eos_id)
 
     @property
     def control_texts(self) -> frozenset[str]:
@@ -125,7 +124,7 @@ def read_tokens(root: Json, config: Mapping[str, Any]) -> JsonTokens:
 def _model_tokens(model: Json) -> tuple[dict[int, str], dict[int, TokenKind]]:
     vocab = model.get("vocab")
     if isinstance(vocab, list):  # Unigram: [text, score] in id order
-        vocab = {entry[0]: i for i, entry in enumerate(vocab) if isinstance(entry, list) and entry}
+        vocab = {str(entry[0]): i for i, entry in enumerate(vocab) if isinstance(entry, list) and entry}
     if not isinstance(vocab, dict):
         raise TokenizerError("the model in tokenizer.json has no vocabulary; it is damaged")
     texts: dict[int, str] = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pronk.errors import TokenizerError
-from pronk.text.vocabulary import MAX_TOKENS, TokenKind, Vocabulary
+from pronk.text.vocabulary import MAX_TOKENS, TokenKind, Vocabulary, looks_like_control, stop_set
 
 Value = int | bytes
 
@@ -103,7 +103,7 @@ def _vocabulary(
     if trainer.get(_SUFFIX_SPACE) or not normalizer.get(_ESCAPE_SPACES, 1):
         raise TokenizerError("the sentencepiece model keeps spaces in a way that no Llama's does (suffix or unescaped)")
     tokens = tuple(token for token, _, _ in pieces)
-    kinds = tuple(kind for _, _, kind in pieces)
+    kinds = tuple(TokenKind.CONTROL if looks_like_control(token) else kind for token, _, kind in pieces)
     index = {token: i for i, token in enumerate(tokens)}
 
     def role(piece_field: int, default: bytes) -> int | None:
@@ -122,7 +122,7 @@ def _vocabulary(
         eos_id=eos_id,
         unknown_id=kinds.index(TokenKind.UNKNOWN) if TokenKind.UNKNOWN in kinds else None,
         pad_id=role(_PAD_PIECE, b"<pad>"),
-        stop_ids=frozenset() if eos_id is None else frozenset({eos_id}),
+        stop_ids=stop_set(tokens, eos_id),
         add_bos=bos_id is not None,
         add_space_prefix=bool(normalizer.get(_DUMMY_PREFIX, 1)),
         remove_extra_whitespaces=bool(normalizer.get(_REMOVE_EXTRA_SPACES, 1)),

@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The data this was built from; None where a tokenizer.json holds a pipeline that is not plain BPE."""
+        """The tokens as data, for writing them; None where tokenizer.json holds a pipeline that no other format says."""
         ...
 
     def with_stop_ids(self, ids: Iterable[int]) -> Tokenizer:

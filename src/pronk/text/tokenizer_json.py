@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 from pronk.errors import TokenizerError
@@ -32,16 +31,24 @@ def read(json_text: str | bytes, config: Mapping[str, Any]) -> Vocabulary | Toke
     `config` is tokenizer_config.json, empty where there is none. Raises TokenizerError for a damaged file.
     """
     root = parse(json_text)
+    try:
+        return _read(root, read_tokens(root, config), json_text)
+    except RecursionError:
+        raise TokenizerError("tokenizer.json is nested too deeply; it is damaged") from None
+
+
+def _read(root: Json, tokens: JsonTokens, json_text: str | bytes) -> Vocabulary | Tokenizer:
     model = root["model"]
-    tokens = read_tokens(root, config)
     source = ("tokenizer.json", json_text.encode(errors="replace") if isinstance(json_text, str) else json_text)
     if model.get("type", "BPE") == "BPE" and tokens.plain and _is_plain_bpe(model):
         vocabulary = _byte_level(root, tokens, source) or _sentencepiece(root, tokens, source)
-        if vocabulary is not None:
-            return vocabulary
+    else:
+        vocabulary = None
+    if vocabulary is not None and not _spares_a_space(root):
+        return vocabulary
     from pronk.text.json_pipeline import JsonTokenizer
 
-    return JsonTokenizer(root, tokens)
+    return JsonTokenizer(root, tokens, vocabulary)
 
 
 def write(vocabulary: Vocabulary) -> str:
@@ -81,7 +88,7 @@ def write(vocabulary: Vocabulary) -> str:
 def tokenizer_config(vocabulary: Vocabulary) -> Json:
     """What tokenizer_config.json says beside it; a chat template is the caller's to add."""
     config: Json = {
-        "tokenizer_class": "PreTrainedTokenizerFast" if vocabulary.model == "bpe" else "LlamaTokenizer",
+        "tokenizer_class": "PreTrainedTokenizerFast",  # which runs tokenizer.json as it is
         "add_bos_token": vocabulary.add_bos,
         "add_eos_token": False,
         "clean_up_tokenization_spaces": False,
@@ -90,8 +97,6 @@ def tokenizer_config(vocabulary: Vocabulary) -> Json:
         token_id: int | None = getattr(vocabulary, field)
         if token_id is not None:
             config[f"{name}_token"] = vocabulary.tokens[token_id].decode(errors="replace")
-    if vocabulary.model == "spm":
-        config |= {"legacy": True, "add_prefix_space": vocabulary.add_space_prefix}
     return config
 
 
@@ -194,24 +199,51 @@ def _space_prefix(root: Json) -> bool | None:
     return prefix if decoders == ["Replace", "ByteFallback", "Fuse", *["Strip"] * bool(prefix)] else None
 
 
+def _spares_a_space(root: Json) -> bool:
+    """Whether a text that starts with a space gets no other in front, and texts after a special token none at all.
+
+    Newer files have this Metaspace step; sentencepiece always adds one. The ids are the library's to make then, and the
+    vocabulary is for writing other files.
+    """
+    return any(step["type"] == "Metaspace" for step in steps(root.get("pre_tokenizer"), "pretokenizers"))
+
+
 def _scores(
     texts: Sequence[str], kinds: Sequence[TokenKind], merges: Sequence[tuple[str, str]]
 ) -> tuple[float, ...] | None:
     """Scores under which sentencepiece merges in the order of the list; None where no scores do.
 
     sentencepiece ranks what a merge makes, a list ranks the merges. The two agree when the list has every way of making
-    each piece, and all ways of one piece stand together.
+    each piece, and all ways of one piece stand together. Where the ways of several pieces are mixed, those must be runs
+    of one character (Llama 2's spaces, which have one score) in the order that makes them grow from the left, as
+    sentencepiece does among equal scores.
     """
     index = {text: i for i, (text, kind) in enumerate(zip(texts, kinds, strict=True)) if kind is TokenKind.NORMAL}
     made = [index.get(left + right) for left, right in merges]
-    order = [i for i in dict.fromkeys(made) if i is not None]
-    groups = sum(a != b for a, b in pairwise([None, *made]))
     ways = sum(text[:cut] in index and text[cut:] in index for text in index for cut in range(1, len(text)))
-    if None in made or groups != len(order) or len(set(merges)) != len(merges) or ways != len(made):
+    if None in made or len(set(merges)) != len(merges) or ways != len(made):
         return None
-    # Pieces that no merge makes, single characters, are never compared: any score will do
-    ranks = {token_id: rank for rank, token_id in enumerate(order)}
-    return tuple(-float(ranks.get(i, 0)) for i in range(len(texts)))
+    last = {token_id: position for position, token_id in enumerate(made)}
+    scores = [0.0] * len(texts)  # of pieces that no merge makes, single characters, any score will do
+    start = 0
+    while start < len(made):
+        end = last[made[start]]
+        position = start
+        while position <= end:
+            end = max(end, last[made[position]])
+            position += 1
+        if len(set(made[start : end + 1])) > 1 and not _grows_from_left(merges[start : end + 1]):
+            return None
+        for token_id in made[start : end + 1]:
+            scores[token_id or 0] = -float(start)
+        start = end + 1
+    return tuple(scores)
+
+
+def _grows_from_left(merges: Sequence[tuple[str, str]]) -> bool:
+    """Whether merges make runs of one character, longest left half first."""
+    one_character = len(set("".join(left + right for left, right in merges))) == 1
+    return one_character and list(merges) == sorted(merges, key=lambda pair: (-len(pair[0]), -len(pair[1])))
 
 
 def _written_byte_level(vocabulary: Vocabulary) -> Json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Literal
@@ -17,7 +18,7 @@ from pronk.errors import TokenizerError
 SPACE_PIECE = "▁".encode()  # sentencepiece's visible space
 MAX_TOKENS = 1 << 22  # far above any Llama's; a file that claims more lies about its size
 # Texts that end an answer, whatever else a file says: many name one eos only and forget the others.
-END_TEXTS = frozenset({b"<|eot_id|>", b"<|eom_id|>", b"<|im_end|>", b"<|end|>", b"<end_of_turn>", b"<|endoftext|>"})
+_END_TEXTS = frozenset({b"<|eot_id|>", b"<|eom_id|>", b"<|im_end|>", b"<|end|>", b"<end_of_turn>", b"<|endoftext|>"})
 _CONTROL_LOOK = re.compile(rb"<\|[^|<>\s]+\|>")
 _BYTE_PIECE = re.compile(rb"<0x([0-9A-F]{2})>")
 
@@ -89,9 +90,16 @@ def byte_value(piece: bytes) -> int | None:
     return int(match[1], 16) if match else None
 
 
+def stop_set(tokens: Iterable[bytes], *named: int | None) -> frozenset[int]:
+    """The ids that end an answer: those that a file names, and those whose text says so."""
+    return frozenset(
+        {i for i, token in enumerate(tokens) if token in _END_TEXTS}.union(i for i in named if i is not None)
+    )
+
+
 def looks_like_control(token: bytes) -> bool:
     """Whether a user must not be able to type this token, even where a file calls it normal or user-defined."""
-    return token in END_TEXTS or (token[:2] == b"<|" and _CONTROL_LOOK.fullmatch(token) is not None)
+    return token in _END_TEXTS or (token[:2] == b"<|" and _CONTROL_LOOK.fullmatch(token) is not None)
 
 
 def _first_repeated(tokens: tuple[bytes, ...]) -> bytes:

@@ -246,6 +246,15 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
             read(tmp_path / "tokenizer.model")
 
 
+def test_a_sentencepiece_file_whose_control_tokens_could_be_typed() -> None:
+    data = sentencepiece_file.serialize(sentencepiece(extra={"<|im_end|>": TokenKind.USER_DEFINED}))
+    tokenizer = build_tokenizer(sentencepiece_file.read(data))
+    last = tokenizer.vocab_size - 1
+    assert last in tokenizer.stop_ids
+    assert last not in tokenizer.encode("<|im_end|>", bos=False)
+    assert tokenizer.encode("<|im_end|>", bos=False, special=True) == [last]
+
+
 def test_the_two_kinds_of_tokenizer_model_are_told_apart() -> None:
     data = b"".join(b"%s %d\n" % (base64.b64encode(bytes([i])), i) for i in range(256))
     assert tiktoken_file.looks_like(data)

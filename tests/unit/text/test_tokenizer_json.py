@@ -112,6 +112,12 @@ def with_bos(text: str, case: str, vocabulary: Vocabulary) -> list[int]:
     return [vocabulary.bos_id, *ids] if vocabulary.add_bos else ids
 
 
+def written_scores() -> tuple[float, ...]:
+    made = tokenizer_json.read(tokenizer_json.write(sentencepiece()), {})
+    assert isinstance(made, Vocabulary)
+    return made.scores
+
+
 def llama2_json(**changes: object) -> dict[str, Any]:
     return {**json.loads(tokenizer_json.write(sentencepiece())), **changes}
 
@@ -119,8 +125,18 @@ def llama2_json(**changes: object) -> dict[str, Any]:
 def test_the_newer_form_of_llama2() -> None:
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
     text = json.dumps(llama2_json(normalizer=None, pre_tokenizer=metaspace))
-    assert isinstance(tokenizer_json.read(text, {}), Vocabulary)
-    assert opened(text).encode("hello world", bos=False) == library(text).encode("hello world").ids[1:]
+    tokenizer = opened(text, {"add_bos_token": True})
+    for case in ("hello world", " hello", "  hello", "", "he\nllo"):
+        assert tokenizer.encode(case, bos=True) == library(text).encode(case).ids
+    theirs = library(text)
+    theirs.encode_special_tokens = False
+    assert (
+        tokenizer.encode("<s>hello</s>hello", bos=True, special=True)
+        == theirs.encode("<s>hello</s>hello", add_special_tokens=False).ids
+    )
+    assert tokenizer.decode(tokenizer.encode("hello world", bos=True)) == "hello world"
+    assert tokenizer.vocabulary is not None, "other formats can be written from it"
+    assert tokenizer.vocabulary.scores == pytest.approx(written_scores())
 
 
 def test_merges_that_no_scores_say_run_as_they_are() -> None:
@@ -190,6 +206,13 @@ def with_model(**changes: object) -> str:
     return json.dumps(root)
 
 
+def nested(depth: int) -> str:
+    inner = '{"type": "ByteLevel"}'
+    for _ in range(depth):
+        inner = '{"type": "Sequence", "pretokenizers": [' + inner + "]}"
+    return changed(pre_tokenizer="HERE").replace('"HERE"', inner)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -202,6 +225,7 @@ def with_model(**changes: object) -> str:
         (changed(added_tokens=[{"id": 10**9, "content": "x"}]), "the added token 'x' has the id 1000000000"),
         (changed(added_tokens=[{"id": 4_000_000, "content": "tool"}]), "with ids up to 4000000"),
         (changed(pre_tokenizer={"type": "Sequence", "pretokenizers": 3}), "no list of pretokenizers"),
+        (nested(20_000), "not JSON|nested too deeply"),
         (changed(pre_tokenizer=3), "where a step of its pipeline should be"),
         (changed(decoder={"type": "WordPiece"}), "decodes with WordPiece, expected"),
         (changed(decoder=None), "decodes with nothing"),
@@ -216,6 +240,7 @@ def with_model(**changes: object) -> str:
         (with_model(merges=[["a", 3]]), "no list of pairs"),
         (with_model(merges=["a b", 3]), "no list of pairs"),
         (with_model(merges={"a": "b"}), "no list of pairs"),
+        (with_model(type="Unigram", vocab=[[["a"], 1]]), "the tokenizers library does not take"),
         (with_model(type="WordLevel"), "the tokenizers library does not take"),
     ],
 )

@@ -7,14 +7,23 @@ import json
 import random
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pronk.text import pre_tokenizers, tokenizer_json
+from pronk.text import tokenizer_json
+from pronk.text.tokenizers import build_tokenizer
+from pronk.text.vocabulary import TokenKind, Vocabulary
 from support.vocabularies import BABYLLAMA, CHINESE, LLAMA2, LLAMA3, random_text, real
 
+# meta-llama/llama3, llama/tokenizer.py
+META_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 TRICKY = [
     "", " ", "  ", "\n", "\t\n ", "a", " a", "Don't 'S 'ſ I'LL", "1234567 ١٢٣٤ ½Ⅻ", "x\u00a0y\u3000z\u0085",
     "🦙🦙 👩‍👩‍👧‍👦 🏳️‍🌈",
@@ -43,8 +52,7 @@ def test_llama3_is_tiktoken(shared_data: Path, texts: list[str]) -> None:
 
     lines = (shared_data / LLAMA3).read_bytes().splitlines()
     ranks = {base64.b64decode(word): int(rank) for word, rank in map(bytes.split, lines)}
-    pattern = pre_tokenizers.KNOWN["llama-bpe"].patterns[0]
-    theirs = tiktoken.Encoding("llama3", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+    theirs = tiktoken.Encoding("llama3", pat_str=META_PATTERN, mergeable_ranks=ranks, special_tokens={})
     tokenizer = real(shared_data, LLAMA3)
     assert differing(texts, lambda text: tokenizer.encode(text, bos=False), theirs.encode_ordinary) == []
     assert all(tokenizer.decode(tokenizer.encode(text, bos=True)) == text for text in texts)
@@ -102,14 +110,49 @@ def test_what_we_write_is_read_alike_by_tokenizers(shared_data: Path, texts: lis
     assert [theirs.decode(encode(text)) for text in typed] == [tokenizer.decode(encode(text)) for text in typed]
 
 
-def test_transformers_opens_what_we_write(shared_data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [LLAMA3, LLAMA2])
+def test_transformers_opens_what_we_write(shared_data: Path, tmp_path: Path, name: str) -> None:
     transformers = pytest.importorskip("transformers")
-    tokenizer = real(shared_data, LLAMA3)
+    tokenizer = real(shared_data, name)
     assert tokenizer.vocabulary is not None
     (tmp_path / "tokenizer.json").write_text(tokenizer_json.write(tokenizer.vocabulary))
     config = tokenizer_json.tokenizer_config(tokenizer.vocabulary)
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     theirs = transformers.AutoTokenizer.from_pretrained(str(tmp_path))
-    text = "Hello, 你好 🦙 don't\n\n 123456"
-    assert theirs.encode(text) == tokenizer.encode(text, bos=True)
-    assert (theirs.bos_token_id, theirs.eos_token_id, len(theirs)) == (128000, 128001, 128256)
+    for text in ("Hello, 你好 🦙 don't\n\n 123456", "  two  spaces"):
+        assert theirs.encode(text) == tokenizer.encode(text, bos=True)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.vocabulary.eos_id)
+    assert len(theirs) == tokenizer.vocab_size
+
+
+def test_llama3_as_transformers_converts_it(shared_data: Path) -> None:
+    converting = pytest.importorskip("transformers.convert_slow_tokenizer")
+    ours = real(shared_data, LLAMA3).vocabulary
+    assert ours is not None
+    special = [token.decode() for token, kind in zip(ours.tokens, ours.kinds, strict=True) if kind is TokenKind.CONTROL]
+    converter = converting.TikTokenConverter(str(shared_data / LLAMA3), extra_special_tokens=special)
+    config = {**tokenizer_json.tokenizer_config(ours), "add_bos_token": True}
+    theirs = tokenizer_json.read(converter.converted().to_str(), config)
+    assert isinstance(theirs, Vocabulary)
+    assert replace(theirs, source=None, pad_id=ours.pad_id) == replace(ours, source=None)
+
+
+def test_llama2_as_transformers_converts_it(shared_data: Path, texts: list[str]) -> None:
+    converting = pytest.importorskip("transformers.convert_slow_tokenizer")
+    llama = pytest.importorskip("transformers.models.llama.tokenization_llama")
+    tokenizer = real(shared_data, LLAMA2)
+    vocabulary = tokenizer.vocabulary
+    assert vocabulary is not None
+    spaces = ["x" + " " * count + "y" for count in range(60)] + [" " * count for count in range(60)]
+    vocab = {token.decode(): i for i, token in enumerate(vocabulary.tokens)}
+    merges = converting.generate_merges(vocab, dict(zip(vocab, vocabulary.scores, strict=True)))
+    text = llama.LlamaTokenizer(vocab=vocab, merges=merges).backend_tokenizer.to_str()
+    made = tokenizer_json.read(text, {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": True})
+    assert not isinstance(made, Vocabulary), "it adds no space in front of one"
+    assert made.vocabulary is not None
+    known = [text for text in texts if not text.startswith((" ", "▁"))]
+    assert differing(known, partial(made.encode, bos=True), partial(tokenizer.encode, bos=True)) == []
+    theirs = build_tokenizer(made.vocabulary)
+    encode = partial(theirs.encode, bos=True)
+    assert differing([*texts, *spaces], encode, partial(tokenizer.encode, bos=True)) == []
+    assert theirs.stop_ids == tokenizer.stop_ids

@@ -160,7 +160,7 @@ def meta_parts(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-@pytest.mark.parametrize("character", ["a", " ", "\n", "🦙", "你"])
+@pytest.mark.parametrize("character", ["a", " ", "你"])
 @pytest.mark.parametrize("name", [LLAMA3, LLAMA2])
 def test_ten_megabytes_of_one_character(shared_data: Path, name: str, character: str) -> None:
     """Meta's own tokenizer is slow or panics on such a text unless it is parted."""
