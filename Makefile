@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find cpp -name '*.cpp' -o -name '*.hpp') CMakeLists.txt pyproject.toml
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
-# The trained test model, until one is named: make chat MODEL=path
-MODEL ?=
+# What `make chat` talks to: the built-in model; while there is none, a small storyteller that only continues text,
+# or random weights, which babble. make chat MODEL=path chooses another.
+STORIES := $(wildcard ../shared/data/weights/stories260K/stories260K.bin)
+MODEL ?= $(if $(wildcard src/pronk/models/cria.gguf),cria,$(if $(STORIES),$(STORIES) --chat-format plain,random:tiny))
 
 .PHONY: chat test check format bench clean
 

@@ -32,7 +32,6 @@ from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
 from pronk.text.chat import chat_format as make_chat_format
 from pronk.text.messages import ChatFormat, Message, Tool, message_to_json, messages_from_json, tools_from_json
-from pronk.text.plain_format import PlainFormat
 from pronk.text.tokenizer import Tokenizer
 
 __all__ = ["ChatResult", "ChatStream", "Completion", "CompletionStream", "Llama", "Piece", "load"]
@@ -137,8 +136,6 @@ class Llama:
     @cached_property
     def chat_format(self) -> ChatFormat:
         """Raises ChatFormatError where the model has no chat format, or one that is not understood."""
-        if self._chat_variant == "plain":
-            return PlainFormat(self.tokenizer)
         return make_chat_format(self.tokenizer, self.checkpoint.chat_template, self._chat_variant)
 
     @overload

@@ -8,7 +8,7 @@ import sys
 from pronk.cli import options
 from pronk.errors import RequestError
 
-FORMATS = ("llama2", "llama3", "llama3.1", "llama3.2", "template", "plain")
+FORMATS = ("llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "template", "plain")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

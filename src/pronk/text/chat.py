@@ -18,9 +18,10 @@ from pronk.text.llama2_format import Llama2Format
 from pronk.text.llama3_format import HEADER_TOKENS, TOOL_TOKENS, Llama3Format
 from pronk.text.llama3_tools import TOOL_STYLES, ToolStyle
 from pronk.text.messages import Answer, ChatFormat, Message, Tool
+from pronk.text.plain_format import PlainFormat
 from pronk.text.tokenizer import Tokenizer
 
-Variant = Literal["llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "template"]
+Variant = Literal["llama2", "llama3", "llama3.1", "llama3.2", "llama3.3", "template", "plain"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
 
 # How each member of the family describes the caller's own functions unless told otherwise: Meta's prompt pages.
@@ -59,6 +60,10 @@ def chat_format(
         if tool_style or tools_in:
             raise ChatFormatError("the model's own chat template decides how tools are described; leave tool_style out")
         return _jinja(tokenizer, template, today)
+    if chosen == "plain":
+        if tool_style or tools_in:
+            raise ChatFormatError("the plain format knows no tools; leave tool_style and tools_in out")
+        return PlainFormat(tokenizer)
     if chosen == "llama2":
         if tool_style or tools_in:
             raise ChatFormatError("Llama 2's chat format has no tools; leave tool_style and tools_in out")
@@ -89,7 +94,7 @@ def _recognise(tokenizer: Tokenizer, template: str | None) -> str:
         return "llama3.1" if all(text in special for text in TOOL_TOKENS) else "llama3"
     raise ChatFormatError(
         "the checkpoint has no chat template, and its vocabulary has no known chat tokens: it may be a base model. "
-        f"Use `pronk complete`, or name a format: {', '.join(VARIANTS[:-1])}"
+        f"Use `pronk complete`, or name a format: {', '.join(v for v in VARIANTS if v != 'template')}"
     )
 
 

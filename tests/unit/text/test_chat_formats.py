@@ -358,5 +358,7 @@ def test_choosing_a_format_loads_no_jinja() -> None:
 
 
 def test_every_variant_has_a_name(llama3: Tokenizer) -> None:
-    for variant in VARIANTS[1:-1]:
+    for variant in VARIANTS:
+        if variant in ("llama2", "template"):  # these need another vocabulary, and a template
+            continue
         assert chat_format(llama3, variant=variant).name == variant
