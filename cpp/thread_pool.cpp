@@ -64,18 +64,31 @@ struct ThreadPool::State {
   std::vector<std::thread> workers;
   std::atomic<int> size{1};
   bool spin = true;
-  bool stop = false;           // published by the next ticket
-  const Body* body = nullptr;  // published by the next ticket
+  std::atomic<bool> stop{false};
   std::atomic<std::uint32_t> ticket{0};
-  std::atomic<std::uint32_t> running{0};  // workers that have not finished the current job
+  // The current job's number above, the next part that nobody has claimed below. One word, so that a late worker cannot
+  // claim a part of a job other than the one it knows.
+  std::atomic<std::uint64_t> claims{0};
+  std::atomic<std::uint32_t> unfinished{0};  // parts of the current job
+  const Body* body = nullptr;                // read by those who hold a claim; the caller waits for them
   std::mutex error_lock;
   std::exception_ptr error;
 
+  // True, and a part, while job `number` is current and has one left.
+  bool claim(std::uint32_t number, int& part) {
+    std::uint64_t now = claims.load(std::memory_order_acquire);
+    for (;;) {
+      part = static_cast<int>(now & 0xffffffffu);
+      if (now >> 32 != number || part >= size.load(std::memory_order_relaxed)) return false;
+      if (claims.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel, std::memory_order_acquire)) return true;
+    }
+  }
+
   // An exception must not leave a worker: it is kept, and the caller throws it.
-  void call(const Body& job, int part) {
+  void call(int part) {
     inside_body = true;
     try {
-      job(part, size.load(std::memory_order_relaxed));
+      (*body)(part, size.load(std::memory_order_relaxed));
     } catch (...) {
       const std::lock_guard<std::mutex> hold(error_lock);
       if (!error) error = std::current_exception();
@@ -83,32 +96,36 @@ struct ThreadPool::State {
     inside_body = false;
   }
 
-  void work(int part, std::uint32_t seen) {
+  void do_parts(std::uint32_t number) {
+    for (int part; claim(number, part);) {
+      call(part);
+      if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
+    }
+  }
+
+  void work(std::uint32_t seen) {
     for (;;) {
       seen = wait_change(ticket, seen, spin);
-      if (stop) return;
-      call(*body, part);
-      if (running.fetch_sub(1, std::memory_order_acq_rel) == 1) running.notify_one();
+      if (stop.load(std::memory_order_acquire)) return;
+      do_parts(seen);
     }
   }
 
   void join_workers() {
     if (workers.empty()) return;
-    stop = true;
+    stop.store(true, std::memory_order_release);
     ticket.fetch_add(1, std::memory_order_acq_rel);
     ticket.notify_all();
     for (std::thread& worker : workers) worker.join();
     workers.clear();
-    stop = false;
+    stop.store(false, std::memory_order_release);
   }
 
   void start_workers(int threads) {
     spin = threads <= usable_cores();  // with more threads than cores, spinning takes the time the others need
     size.store(threads, std::memory_order_relaxed);
     const std::uint32_t seen = ticket.load(std::memory_order_relaxed);
-    for (int part = 1; part < threads; ++part) {
-      workers.emplace_back([this, part, seen] { work(part, seen); });
-    }
+    for (int i = 1; i < threads; ++i) workers.emplace_back([this, seen] { work(seen); });
   }
 };
 
@@ -158,17 +175,15 @@ void ThreadPool::run(const Body& body) {
     return;
   }
   const std::lock_guard<std::mutex> hold(s.turn);
-  if (s.workers.empty()) {
-    s.call(body, 0);
-  } else {
-    s.body = &body;
-    s.running.store(static_cast<std::uint32_t>(s.workers.size()), std::memory_order_relaxed);
-    s.ticket.fetch_add(1, std::memory_order_acq_rel);
-    s.ticket.notify_all();
-    s.call(body, 0);
-    std::uint32_t left;
-    while ((left = s.running.load(std::memory_order_acquire)) != 0) wait_change(s.running, left, s.spin);
-  }
+  s.body = &body;
+  s.unfinished.store(static_cast<std::uint32_t>(size()), std::memory_order_relaxed);
+  const std::uint32_t number = s.ticket.load(std::memory_order_relaxed) + 1;
+  s.claims.store(std::uint64_t{number} << 32, std::memory_order_release);
+  s.ticket.store(number, std::memory_order_release);
+  s.ticket.notify_all();
+  s.do_parts(number);
+  std::uint32_t left;
+  while ((left = s.unfinished.load(std::memory_order_acquire)) != 0) wait_change(s.unfinished, left, s.spin);
   if (s.error) std::rethrow_exception(std::exchange(s.error, nullptr));
 }
 

@@ -163,14 +163,16 @@ void run_task(const Job& job, std::int64_t task, std::uint8_t* scratch) {
 void run_jobs(const Job* jobs, int count, std::size_t scratch) {
   const std::int64_t tasks = jobs[count - 1].first_task + jobs[count - 1].tasks;
   std::atomic<std::int64_t> next{0};
-  ThreadPool::instance().run([&](int, int) {
+  const auto draw = [&](int, int) {
     std::uint8_t* memory = task_scratch.get(scratch);
     for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
       int j = 0;
       while (task >= jobs[j].first_task + jobs[j].tasks) ++j;
       run_task(jobs[j], task - jobs[j].first_task, memory);
     }
-  });
+  };
+  if (tasks == 1) return draw(0, 1);  // nothing to share
+  ThreadPool::instance().run(draw);
 }
 
 constexpr int kMostJobs = 8;  // weights in one pool job; more are done in turns

@@ -26,10 +26,11 @@ class ThreadPool {
  public:
   static ThreadPool& instance();
 
-  int size() const;       // threads that work, the caller counted
+  int size() const;          // threads that work, the caller counted
   void resize(int threads);  // not while a run is going on
 
-  // body(part, parts) once for each part in [0, size()), one of them on the calling thread; returns when all are done.
+  // body(part, parts) once for each part in [0, size()), each on whichever thread is free, the calling one among them;
+  // returns when all are done. An exception of a body is thrown here.
   // Calls from several threads take turns. A call from inside a body runs all parts on the spot.
   void run(const Body& body);
 
