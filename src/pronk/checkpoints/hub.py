@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -62,6 +63,7 @@ def pull_hub(
     directory = registry.directory_of(spec)
     directory.mkdir(parents=True, exist_ok=True)
     done, total = 0, sum(file.size for file in choice.files)
+    _check_space(directory, total)
     for file in choice.files:
         at = done
         report = (lambda n, path=file.path, at=at: progress(path, at + n, total)) if progress else None
@@ -148,6 +150,16 @@ def _listing(repository: str, wait: Callable[[float], None]) -> tuple[str, list[
                 f"hf:{repository} has a file called {file.path!r}, which would lie outside its directory"
             )
     return info.sha, files
+
+
+def _check_space(directory: Path, total: int) -> None:
+    here = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())  # of an earlier try
+    free = shutil.disk_usage(directory).free
+    if free < total - here:
+        raise DownloadError(
+            f"the model has {total / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free at {directory}; free some,"
+            " or set PRONK_HOME to another disk"
+        )
 
 
 def _fetch(

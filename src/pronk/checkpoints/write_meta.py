@@ -28,8 +28,8 @@ from pronk.text.vocabulary import Vocabulary
 
 Progress = Callable[[int], None]  # called with the bytes just written
 
-# Meta's own pairs of (multiple_of, ffn_dim_multiplier), tried first.
-_FFN_PAIRS = ((256, None), (1024, 1.3), (4096, 1.3), (4096, 1.2), (256, 1.5), (256, 1.0))
+# Meta's own pairs of (multiple_of, ffn_dim_multiplier), in an order in which each of Meta's models finds its own.
+_FFN_PAIRS = ((256, None), (256, 1.5), (4096, 1.3), (1024, 1.3), (4096, 1.2))
 
 
 def write_meta(checkpoint: Checkpoint, directory: Path, shards: int, progress: Progress | None = None) -> None:
@@ -91,7 +91,8 @@ def ffn_numbers(dim: int, ffn_dim: int) -> tuple[int, float | None]:
         if meta_ffn_dim(dim, multiple_of, multiplier) == ffn_dim:
             return multiple_of, multiplier
     multiple_of = ffn_dim & -ffn_dim  # the largest power of two in it
-    multiplier = (ffn_dim - multiple_of / 2) / int(8 * dim / 3)  # the middle of all that is rounded up to ffn_dim
+    middle = ffn_dim + 1 - multiple_of / 2  # of all that is cut to a whole number and rounded up to ffn_dim
+    multiplier = middle / int(2 * (4 * dim) / 3)
     found = meta_ffn_dim(dim, multiple_of, multiplier)
     assert found == ffn_dim, f"{found} is not {ffn_dim}"
     return multiple_of, multiplier

@@ -45,7 +45,7 @@ class TorchFile:
             self._write("data.pkl", pickled + pickle.SETITEMS + pickle.STOP)
             self._write("byteorder", b"little")
             self._write("version", b"3\n")
-            self._zip.close()
+        self._zip.close()  # after an error too: it would complain later, when it is collected
 
     def add(self, names: tuple[str, ...], shape: tuple[int, ...], type: TensorType, data: NDArray[np.uint8]) -> None:
         """Write a tensor once, under all of `names`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -190,6 +191,14 @@ def test_unknown_name_lists_what_is_here(server: Files) -> None:
     hub.pull_hub("org/name", wait=no_wait)
     with pytest.raises(CheckpointError, match=r"no file, directory or model 'nothing'.*org/name"):
         resolve("nothing")
+
+
+def test_full_disk_is_seen_before(server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.add_repository("org/name", {"m.gguf": WEIGHTS})
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    with pytest.raises(DownloadError, match=r"0\.0 GB are free at .*PRONK_HOME"):
+        hub.pull_hub("org/name", wait=no_wait)
 
 
 def test_interrupted_pull_is_no_model(server: Files) -> None:
