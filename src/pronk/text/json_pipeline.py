@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import json
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,9 @@ class JsonTokenizer:
         return other
 
     def encode(self, text: str, *, bos: bool, special: bool = False) -> list[int]:
-        ids = list(self._library(special).encode(checked(text), add_special_tokens=False).ids)
+        library = self._library(special)
+        with _named_errors("encode this text"):
+            ids = list(library.encode(checked(text), add_special_tokens=False).ids)
         first = self.bos_id if bos and self._tokens.add_bos else None
         return ids if first is None or ids[:1] == [first] else [first, *ids]
 
@@ -101,6 +104,8 @@ def _prepared(root: Json, tokens: JsonTokens) -> Json:
     """The pipeline without truncation and padding, which would change texts in silence, and safe from typed tokens."""
     control = tokens.control_texts
     model = dict(root["model"])
+    if model.get("continuing_subword_prefix"):  # with which the library breaks on merges shorter than it
+        raise TokenizerError("tokenizer.json marks continued words (continuing_subword_prefix), which no Llama's does")
     if model.get("merges"):
         model["merges"] = [line for line in merge_lines(model) if line.replace(" ", "", 1) not in control]
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
@@ -115,12 +120,24 @@ def _prepared(root: Json, tokens: JsonTokens) -> Json:
 def _build(root: Json, *, special: bool) -> tokenizers.Tokenizer:
     import tokenizers
 
-    try:
+    with _named_errors("take tokenizer.json"):
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(root))
-    except Exception as error:  # the library raises plain Exception
-        raise TokenizerError(f"the tokenizers library does not take tokenizer.json: {str(error)[:200]}") from None
     tokenizer.encode_special_tokens = not special
     return tokenizer
+
+
+@contextmanager
+def _named_errors(task: str) -> Iterator[None]:
+    """The library raises plain Exception for what it refuses, and PanicException, a BaseException, where it broke."""
+    try:
+        yield
+    except TokenizerError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise TokenizerError(f"the tokenizers library does not {task}: {reason}") from None
 
 
 def _decoded(root: Json, tokens: JsonTokens) -> tuple[tuple[bytes, ...], bool]:

@@ -32,7 +32,7 @@ class Tokenizer(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The tokens as data, for writing them; None where tokenizer.json holds a pipeline that no other format says."""
+        """The tokens as data, for writing them; None where tokenizer.json has a pipeline that no other format says."""
         ...
 
     def with_stop_ids(self, ids: Iterable[int]) -> Tokenizer:

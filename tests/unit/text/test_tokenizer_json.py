@@ -240,6 +240,7 @@ def nested(depth: int) -> str:
         (with_model(merges=[["a", 3]]), "no list of pairs"),
         (with_model(merges=["a b", 3]), "no list of pairs"),
         (with_model(merges={"a": "b"}), "no list of pairs"),
+        (with_model(continuing_subword_prefix="#" * 9), "marks continued words"),
         (with_model(type="Unigram", vocab=[[["a"], 1]]), "the tokenizers library does not take"),
         (with_model(type="WordLevel"), "the tokenizers library does not take"),
     ],
@@ -248,6 +249,16 @@ def test_files_that_cannot_be(text: str, message: str) -> None:
     with pytest.raises(TokenizerError, match=message) as caught:
         opened(text)
     assert "\n" not in str(caught.value)
+
+
+def test_a_text_that_the_library_refuses() -> None:
+    root = json.loads(gpt2_json(UNHEARD_OF))
+    root["model"] = {"type": "WordLevel", "vocab": {"hello": 0}, "unk_token": "[missing]"}
+    root["added_tokens"] = []
+    tokenizer = opened(json.dumps(root))
+    assert tokenizer.encode("hello", bos=False) == [0]
+    with pytest.raises(TokenizerError, match="the tokenizers library does not encode this text"):
+        tokenizer.encode("goodbye", bos=False)
 
 
 @pytest.mark.parametrize("pre_tokenizer", [SMOLLM, UNHEARD_OF])
