@@ -8,6 +8,7 @@ an array are found at once, as there is no other way past them, and decoded when
 from __future__ import annotations
 
 import struct
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -152,21 +153,22 @@ class _Cursor:
         except UnicodeDecodeError:
             raise CheckpointError(f"{self.file.path} is damaged: {what} is {data[:40]!r}, expected UTF-8") from None
 
-    def strings(self, count: int, what: str) -> list[int]:
+    def strings(self, count: int, what: str) -> array[int]:
         """Where each of `count` strings begins (its length, then its bytes), and the end of the last."""
         buffer, unpack, at, last = self.file.buffer, _U64.unpack_from, self.at, self.file.size - _U64.size
-        starts = [at]
+        starts = array("Q")
         for _ in range(count):
             if at > last:
                 break
-            at += unpack(buffer, at)[0] + 8
             starts.append(at)
-        if len(starts) <= count or at > self.file.size:
+            at += unpack(buffer, at)[0] + 8
+        if len(starts) < count or at > self.file.size:
             raise CheckpointError(
                 f"{self.file.path} is truncated or damaged: {what} has {count} strings and the file ends within string "
-                f"{len(starts) - 2 if at > self.file.size else len(starts) - 1}; download it again"
+                f"{len(starts) - 1}; download it again"
             )
         self.at = at
+        starts.append(at)
         return starts
 
 
@@ -197,7 +199,7 @@ def _read_array(cursor: _Cursor, what: str) -> Callable[[], list[object]]:
     return partial(_decode_strings, cursor.file, starts)
 
 
-def _decode_strings(file: MappedFile, starts: list[int]) -> list[object]:
+def _decode_strings(file: MappedFile, starts: array[int]) -> list[object]:
     first = starts[0]
     data = file.buffer[first : starts[-1]]
     return [data[a - first + 8 : b - first].decode(errors="surrogateescape") for a, b in pairwise(starts)]

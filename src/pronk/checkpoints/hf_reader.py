@@ -68,14 +68,13 @@ def _existing(path: Path) -> Path:
 
 def _entries(directory: Path, weights: Path | None) -> Entries:
     usual = weight_files(directory)
-    if weights is None or (len(usual) == 1 and usual[0].name.endswith(".index.json")):
-        if len(usual) != 1:
-            listed = ", ".join(p.name for p in usual[:8])
+    if weights is None or _is_shard(weights, usual):
+        if not usual:
+            raise CheckpointError(f"{directory} has no weights, expected *.safetensors; download it again")
+        if len(usual) > 1:
             raise CheckpointError(
-                f"{directory} has {len(usual)} weight files and no index ({listed}), expected model.safetensors or "
-                f"{safetensors_reader.INDEX}; name one of them"
-                if usual
-                else f"{directory} has no weights, expected *.safetensors; download it again"
+                f"{directory} has {len(usual)} weight files and no index ({', '.join(p.name for p in usual[:8])}), "
+                f"expected model.safetensors or {safetensors_reader.INDEX}; name one of them"
             )
         weights = usual[0]
     if weights.name.endswith(".safetensors.index.json"):
@@ -85,6 +84,13 @@ def _entries(directory: Path, weights: Path | None) -> Entries:
     with weights.open("rb") as file:
         is_torch = file.read(4) == torch_file.ZIP_MAGIC
     return torch_file.read_file(weights) if is_torch else safetensors_reader.read_file(weights)
+
+
+def _is_shard(file: Path, usual: list[Path]) -> bool:
+    """Whether the file is one of those that the directory's index lists."""
+    if len(usual) != 1 or not usual[0].name.endswith(".index.json"):
+        return False
+    return file.name in safetensors_reader.weight_map(usual[0]).values()
 
 
 def _read_indexed_bins(index: Path) -> dict[str, torch_file.Entry]:

@@ -74,6 +74,8 @@ def _random(spec: str) -> Checkpoint:
 
 
 def _head(path: Path) -> bytes:
+    if not path.is_file():  # reading from a pipe could wait for ever
+        raise CheckpointError(f"{path} is no file and no directory, expected a model")
     try:
         with path.open("rb") as file:
             return file.read(512)
@@ -137,7 +139,7 @@ def _open_directory(path: Path) -> Checkpoint:
 def _open_only_file(path: Path) -> Checkpoint:
     from pronk.checkpoints import llama2c_reader
 
-    models = sorted(p for p in path.glob("*.bin") if llama2c_reader.looks_like(p))
+    models = sorted(p for p in path.glob("*.bin") if p.is_file() and llama2c_reader.looks_like(p))
     if len(models) == 1:
         return llama2c_reader.open_llama2c(models[0])
     if models:

@@ -16,13 +16,17 @@ T = TypeVar("T")
 
 
 def once(make: Callable[[], T]) -> Callable[[], T]:
-    """`make`, called at the first call only, also when several threads ask at the same time."""
-    lock, made = threading.Lock(), list[T]()
+    """`make`, called at the first call only, also when several threads ask at the same time.
+
+    After that it is let go of, and with it the metadata that it was made from.
+    """
+    lock, todo, made = threading.Lock(), [make], list[T]()
 
     def get() -> T:
         with lock:
-            if not made:
-                made.append(make())
+            if todo:
+                made.append(todo[0]())
+                todo.clear()
             return made[0]
 
     return get

@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from pronk.checkpoints.open import open_checkpoint
+    from pronk.checkpoints.open import open_tokenizer
 
     model, text = _split(args.arguments)
-    tokenizer = open_checkpoint(model).load_tokenizer()
+    tokenizer = open_tokenizer(model)
     if args.decode:
         ids = _parse_ids(text)
         decoded = tokenizer.decode(ids)

@@ -86,6 +86,10 @@ def test_shards_open_from_the_directory_the_index_or_a_shard(tmp_path: Path) -> 
     for path in (tmp_path, tmp_path / safetensors_reader.INDEX, shards[1], tmp_path / "config.json"):
         for name, tensor in open_checkpoint(path).tensors.items():
             np.testing.assert_array_equal(tensor.load().view(np.float32), expected[name].reshape(-1))
+    alone = tmp_path / "alone.safetensors"  # not in the index: what was asked for is what opens
+    alone.write_bytes(shards[0].read_bytes())
+    with pytest.raises(CheckpointError, match="is missing, expected"):
+        open_checkpoint(alone)
     shards[1].unlink()
     with pytest.raises(CheckpointError, match=rf"{shards[1].name} of {len(shards)} shards is missing"):
         open_checkpoint(tmp_path)
