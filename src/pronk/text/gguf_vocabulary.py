@@ -117,8 +117,9 @@ def _kinds(metadata: Mapping[str, object], tokens: list[bytes]) -> tuple[TokenKi
         bad = next(kind for kind in given if kind not in list(names))
         raise TokenizerError(f"tokenizer.ggml.token_type has the value {bad!r}, expected 0 to 6") from None
     unknown_id = _id(metadata, "unknown")
+    named = {_id(metadata, role) for role in ("bos", "eos", "eot", "eom")}
     for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
-        if kind is not TokenKind.CONTROL and looks_like_control(token):
+        if looks_like_control(token) or (i in named and token[:1] + token[-1:] == b"<>"):
             kinds[i] = TokenKind.CONTROL
         elif kind is TokenKind.UNKNOWN and unknown_id is not None and i != unknown_id:
             kinds[i] = TokenKind.UNUSED  # converters once marked unused tokens so; only one can be the unknown one

@@ -176,6 +176,11 @@ def test_control_tokens_that_a_file_calls_normal_cannot_be_typed() -> None:
     assert tokenizer.encode("<|eot_id|>", bos=False) == list(b"<|eot_id|>")
 
 
+def test_a_sentencepiece_vocabulary_whose_ends_a_file_calls_normal() -> None:
+    kinds = [1 if kind is TokenKind.CONTROL else int(kind) for kind in sentencepiece().kinds]
+    assert gguf_vocabulary.read(gguf(sentencepiece(), token_type=kinds)) == sentencepiece()
+
+
 def test_bos_where_the_file_does_not_say() -> None:
     assert gguf_vocabulary.read(gguf(byte_level(), add_bos_token=None)).add_bos
     assert not gguf_vocabulary.read(gguf(byte_level(), add_bos_token=None, pre="gpt-2")).add_bos
