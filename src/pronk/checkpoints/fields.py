@@ -56,6 +56,16 @@ class Fields:
             raise self.wrong(key, "an object")
         return Fields(value, f"{self.where}, {key}")
 
+    def head_dim(self, key: str, dim: int, n_heads: int) -> int:
+        """The width of a head: the key's value, or the model's width shared out among the heads."""
+        if self.has(key):
+            return self.integer(key)
+        if n_heads < 1 or dim % n_heads:
+            raise CheckpointError(
+                f"{self.where}: the model's width {dim} is no multiple of {n_heads} heads, and there is no {key}"
+            )
+        return dim // n_heads
+
     def refuse_unless(self, key: str, *neutral: object) -> None:
         """Raises CheckpointError unless the key is absent or has one of the values under which it changes nothing."""
         value = self.values.get(key)

@@ -62,7 +62,7 @@ def read_config(fields: Fields, tensors: Mapping[str, LazyTensor], names: frozen
     vocabulary's size), `names` are the canonical ones (biases, tied output). Raises CheckpointError.
     """
     dim, n_heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
-    head_dim = fields.integer("attention.key_length", _share(dim, n_heads, fields))
+    head_dim = fields.head_dim("attention.key_length", dim, n_heads)
     fields.refuse_unless("attention.value_length", head_dim)
     fields.refuse_unless("rope.dimension_count", head_dim)
     config = ModelConfig(
@@ -107,17 +107,6 @@ def _single(value: object) -> object:
     if isinstance(value, list) and value and all(v == value[0] for v in value):
         return value[0]
     return value
-
-
-def _share(dim: int, n_heads: int, fields: Fields) -> int:
-    if fields.has("attention.key_length"):
-        return 0
-    if n_heads < 1 or dim % n_heads:
-        raise CheckpointError(
-            f"{fields.where}: embedding_length {dim} is no multiple of attention.head_count {n_heads}, "
-            "and there is no attention.key_length; the metadata are damaged"
-        )
-    return dim // n_heads
 
 
 def _vocab_size(fields: Fields, tensors: Mapping[str, LazyTensor]) -> int:

@@ -52,17 +52,12 @@ def parse_config(fields: Fields) -> ModelConfig:
     for key, neutral in _NEUTRAL.items():
         fields.refuse_unless(key, *neutral)
     dim, n_heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    if not fields.has("head_dim") and (n_heads < 1 or dim % n_heads):
-        raise CheckpointError(
-            f"{fields.where}: hidden_size {dim} is no multiple of num_attention_heads {n_heads}, "
-            "and there is no head_dim"
-        )
     return ModelConfig(
         dim=dim,
         n_layers=fields.integer("num_hidden_layers"),
         n_heads=n_heads,
         n_kv_heads=fields.integer("num_key_value_heads", n_heads),
-        head_dim=fields.integer("head_dim") if fields.has("head_dim") else dim // n_heads,
+        head_dim=fields.head_dim("head_dim", dim, n_heads),
         ffn_dim=fields.integer("intermediate_size"),
         vocab_size=fields.integer("vocab_size"),
         context_length=fields.integer("max_position_embeddings", 2048),

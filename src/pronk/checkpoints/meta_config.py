@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from pronk.checkpoints.fields import Fields
 from pronk.config import ModelConfig, RopeScaling
-from pronk.errors import CheckpointError
 
 _READ = frozenset({
     "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "multiple_of", "ffn_dim_multiplier", "norm_eps",
@@ -43,12 +42,7 @@ def refuse_unknown(params: Fields) -> None:
 
 
 def head_dim(params: Fields) -> int:
-    dim, n_heads = params.integer("dim"), params.integer("n_heads")
-    if params.has("head_dim"):
-        return params.integer("head_dim")
-    if n_heads < 1 or dim % n_heads:
-        raise CheckpointError(f"{params.where}: dim {dim} is no multiple of n_heads {n_heads}")
-    return dim // n_heads
+    return params.head_dim("head_dim", params.integer("dim"), params.integer("n_heads"))
 
 
 def ffn_dim(params: Fields) -> int:

@@ -8,8 +8,6 @@ from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.errors import CheckpointError
 from pronk.text.tokenizer import Tokenizer
 
-_MAX_SAFETENSORS_HEADER = 100_000_000
-
 
 def open_checkpoint(spec: str | Path) -> Checkpoint:
     """Open a model without reading a weight.
@@ -49,7 +47,7 @@ def open_tokenizer(spec: str | Path) -> Tokenizer:
     """The tokenizer of whatever `open_checkpoint` opens, and of files that hold one alone: `tokenizer.model`,
     `tokenizer.json`, a GGUF without weights. Raises TokenizerError or CheckpointError."""
     path = Path(spec)
-    if not path.is_file():
+    if not _exists(str(spec)) or not path.is_file() or _stands_for_directory(path):
         return open_checkpoint(spec).load_tokenizer()
     from pronk.checkpoints import gguf_file, gguf_reader, hf_reader
     from pronk.checkpoints.tokenizer_files import read_model_file
@@ -97,7 +95,7 @@ def _open_file(path: Path) -> Checkpoint:
         return meta_reader.open_meta(path.parent, path)
     if _is_safetensors(head, path):
         return hf_reader.open_hf(path.parent, path)
-    if path.name in ("config.json", "params.json") or path.name.endswith(".index.json"):
+    if _stands_for_directory(path):
         return _open_directory(path.parent)
     if llama2c_reader.looks_like(path):
         return llama2c_reader.open_llama2c(path)
@@ -107,8 +105,14 @@ def _open_file(path: Path) -> Checkpoint:
 
 
 def _is_safetensors(head: bytes, path: Path) -> bool:
+    from pronk.checkpoints.safetensors_reader import MAX_HEADER_BYTES
+
     size = int.from_bytes(head[:8], "little")
-    return head[8:9] == b"{" and (path.suffix == ".safetensors" or size <= _MAX_SAFETENSORS_HEADER)
+    return head[8:9] == b"{" and (path.suffix == ".safetensors" or size <= MAX_HEADER_BYTES)
+
+
+def _stands_for_directory(path: Path) -> bool:
+    return path.name in ("config.json", "params.json") or path.name.endswith(".index.json")
 
 
 def _is_hf(directory: Path) -> bool:

@@ -135,8 +135,9 @@ def test_files_that_are_no_model(content: bytes, message: str, tmp_path: Path) -
 
 def test_paths_that_are_no_model(tmp_path: Path) -> None:
     for spec in (tmp_path / "nowhere", "x" * 5000, "a\0b"):
-        with pytest.raises(PronkError):
-            open_checkpoint(spec)
+        for opens in (open_checkpoint, open_tokenizer):
+            with pytest.raises(PronkError):
+                opens(spec)
     with pytest.raises(CheckpointError, match="holds no model, expected"):
         open_checkpoint(tmp_path)
     for name in ("a.gguf", "b.gguf"):
