@@ -240,17 +240,19 @@ def _read_tensors(cursor: _Cursor, count: int, alignment: int) -> dict[str, Lazy
     for index in range(count):
         entry = _read_entry(cursor, index, alignment)
         if entry.name in entries:
-            raise CheckpointError(f"{cursor.file.path} is damaged: the tensor {entry.name!r} is there twice")
+            raise CheckpointError(f"{cursor.file.path} is damaged: the tensor {entry.name[:100]!r} is there twice")
         entries[entry.name] = entry
     file, start = cursor.file, -(-cursor.at // alignment) * alignment
     end, before = 0, ""
     for entry in sorted(entries.values(), key=lambda e: e.offset):
         if entry.offset < end:
-            raise CheckpointError(f"{file.path} is damaged: the tensors {before!r} and {entry.name!r} overlap")
+            raise CheckpointError(
+                f"{file.path} is damaged: the tensors {before[:100]!r} and {entry.name[:100]!r} overlap"
+            )
         end, before = entry.offset + entry.type.nbytes(entry.shape), entry.name
         if start + end > file.size:
             raise CheckpointError(
-                f"{file.path} is truncated: {entry.name} ends at byte {start + end}, the file at {file.size}; "
+                f"{file.path} is truncated: {entry.name[:100]!r} ends at byte {start + end}, the file at {file.size}; "
                 "download it again"
             )
     return {e.name: file.tensor(e.name, e.shape, e.type, start + e.offset) for e in entries.values()}

@@ -49,7 +49,7 @@ def open_hf(directory: Path, weights: Path | None = None) -> Checkpoint:
         config=config,
         tensors=tensors,
         load_tokenizer=once(lambda: _fitting_tokenizer(directory, stops, config)),
-        name=directory.resolve().name,
+        name=_name(directory.resolve()),
         chat_template=read_chat_template(directory),
         defaults=defaults,
     )
@@ -58,6 +58,14 @@ def open_hf(directory: Path, weights: Path | None = None) -> Checkpoint:
 def _fitting_tokenizer(directory: Path, stops: frozenset[int], config: ModelConfig) -> Tokenizer:
     tokenizer = fitting(read_tokenizer(directory), config, str(directory))
     return tokenizer.with_stop_ids(stops)
+
+
+def _name(directory: Path) -> str:
+    """The directory's own name, or org/name in the hub's cache: models--org--name/snapshots/<a hash>."""
+    repository = directory.parent.parent.name
+    if directory.parent.name == "snapshots" and repository.startswith("models--"):
+        return repository.removeprefix("models--").replace("--", "/")
+    return directory.name
 
 
 def _existing(path: Path) -> Path:

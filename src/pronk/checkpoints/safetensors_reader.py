@@ -42,11 +42,13 @@ class Entry:
         """The tensor under the name that pronk has for it. Raises CheckpointError for a type it cannot compute with."""
         if self.dtype not in _COMPUTABLE:
             raise CheckpointError(
-                f"{self.file.path}: {self.name} is {self.dtype}, expected one of {', '.join(_COMPUTABLE)}; "
+                f"{self.file.path}: {self.name[:200]!r} is {self.dtype}, expected one of {', '.join(_COMPUTABLE)}; "
                 "convert it with the tool that wrote it"
             )
         if not self.shape or not all(self.shape):
-            raise CheckpointError(f"{self.file.path}: {self.name} has the shape {self.shape}, expected values in it")
+            raise CheckpointError(
+                f"{self.file.path}: {self.name[:200]!r} has the shape {self.shape}, expected values in it"
+            )
         return self.file.tensor(name, self.shape, _COMPUTABLE[self.dtype], self.start)
 
 

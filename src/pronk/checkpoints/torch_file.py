@@ -20,6 +20,11 @@ ZIP_MAGIC = b"PK\x03\x04"
 _PICKLED_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")  # torch/serialization.py MAGIC_NUMBER
 _LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 _MAX_MEMBERS = 1 << 17
+# What zipfile raises for damaged archives, besides its own errors.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, ValueError, OverflowError, EOFError, RuntimeError,
+    IndexError, OSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,13 @@ class Entry:
         kind = self.tensor.storage.kind
         if kind.type is None:
             raise CheckpointError(
-                f"{self.file.path}: {self.name} is in a {kind.name}, "
+                f"{self.file.path}: {self.name[:200]!r} is in a {kind.name}, "
                 "expected FloatStorage, HalfStorage or BFloat16Storage"
             )
         if not self.shape or not all(self.shape):
-            raise CheckpointError(f"{self.file.path}: {self.name} has the shape {self.shape}, expected values in it")
+            raise CheckpointError(
+                f"{self.file.path}: {self.name[:200]!r} has the shape {self.shape}, expected values in it"
+            )
         return self.file.tensor(name, self.shape, kind.type, self.start)
 
 
@@ -77,9 +84,7 @@ def _members(file: MappedFile) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(file.path) as archive:
             infos = archive.infolist()
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, struct.error, ValueError, OverflowError, EOFError) as error:
-        raise _damaged(file, str(error)) from None
-    except (NotImplementedError, RuntimeError, IndexError, OSError) as error:
+    except _ZIP_ERRORS as error:
         raise _damaged(file, str(error)) from None
     if len(infos) > _MAX_MEMBERS:
         raise _damaged(file, f"it has {len(infos)} members")

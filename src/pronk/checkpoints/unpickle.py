@@ -66,7 +66,6 @@ class StoredTensor:
 class _Function:
     """A global that a pickle may name. `make` is ours; theirs is never looked up."""
 
-    name: str
     make: Callable[[tuple[object, ...]], object]
 
 
@@ -134,9 +133,9 @@ def _are_counts(value: object) -> TypeGuard[tuple[int, ...]]:
 
 
 _GLOBALS: dict[str, object] = {
-    "torch._utils _rebuild_tensor_v2": _Function("_rebuild_tensor_v2", _rebuild_tensor),
-    "torch._utils _rebuild_parameter": _Function("_rebuild_parameter", _rebuild_parameter),
-    "collections OrderedDict": _Function("OrderedDict", _ordered_dict),
+    "torch._utils _rebuild_tensor_v2": _Function(_rebuild_tensor),
+    "torch._utils _rebuild_parameter": _Function(_rebuild_parameter),
+    "collections OrderedDict": _Function(_ordered_dict),
     **_storage_types(),
 }
 
@@ -283,6 +282,10 @@ class _Machine:
             raise _bad(f"a number has {size} bytes")
         self.push(int.from_bytes(self.take(size), "little", signed=True))
 
+    def frame(self) -> None:
+        """How many bytes follow: a help for reading from a pipe."""
+        self.take(8)
+
     def protocol(self) -> None:
         version = self.byte()
         if not 2 <= version <= 5:
@@ -293,7 +296,7 @@ _ACTIONS: dict[int, Callable[[_Machine], None]] = {
     ord(code): action
     for code, action in {
         "\x80": _Machine.protocol,  # PROTO
-        "\x95": lambda m: m.number("<Q") and None,  # FRAME: how much follows, of no use here
+        "\x95": _Machine.frame,  # FRAME
         "(": lambda m: m.push(_MARK),
         "N": lambda m: m.push(None),
         "\x88": lambda m: m.push(True),

@@ -129,6 +129,16 @@ def test_advice_and_stop_ids_come_from_generation_config(copy: Path) -> None:
         open_checkpoint(copy)
 
 
+def test_a_model_in_the_hubs_cache_has_its_repositorys_name(copy: Path, tmp_path: Path) -> None:
+    path = tmp_path / "models--llamas--Small-1B" / "snapshots" / "0a1b2c"
+    path.mkdir(parents=True)
+    for file in copy.iterdir():
+        if file.is_file():
+            (path / file.name).symlink_to(file)
+    assert open_checkpoint(path).name == "llamas/Small-1B"
+    assert open_checkpoint(copy).name == copy.name
+
+
 def test_chat_templates_in_every_place(copy: Path) -> None:
     assert open_checkpoint(copy).chat_template is None
     _edit(copy / "tokenizer_config.json", chat_template="plain")
@@ -313,7 +323,7 @@ def test_lying_headers_are_refused(data: bytes, message: str, tmp_path: Path) ->
 def test_types_that_are_not_used_are_refused_where_they_are_needed(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(_st({"a": _entry("F64", [1]), "b": _entry("I64", [0], (8, 8))}, bytes(8)))
     entries = safetensors_reader.read_file(tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="a is F64, expected one of F32, F16, BF16"):
+    with pytest.raises(CheckpointError, match="'a' is F64, expected one of F32, F16, BF16"):
         entries["a"].lazy("a")
 
 

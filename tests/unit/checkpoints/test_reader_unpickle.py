@@ -68,7 +68,7 @@ def test_views_of_one_storage_and_a_modules_state_dict(tmp_path: Path) -> None:
 def test_types_that_no_weight_has_are_refused_only_where_they_are_needed(tmp_path: Path) -> None:
     entries = torch_file.read_file(_save(tmp_path / "x.pth", {"i": torch.arange(3), "w": torch.ones(2)}))
     entries["w"].lazy("w")
-    with pytest.raises(CheckpointError, match="i is in a LongStorage, expected FloatStorage"):
+    with pytest.raises(CheckpointError, match="'i' is in a LongStorage, expected FloatStorage"):
         entries["i"].lazy("i")
 
 
