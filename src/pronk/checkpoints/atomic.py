@@ -71,7 +71,7 @@ def _named_errors(path: Path) -> Iterator[None]:
 
 
 def _flush(path: Path) -> None:
-    with path.open("rb") as file:
+    with path.open("r+b") as file:  # Windows flushes only what may be written
         os.fsync(file.fileno())
 
 

@@ -21,7 +21,6 @@ from pronk.checkpoints import registry
 from pronk.checkpoints.fetch import Progress
 from pronk.errors import DownloadError
 
-_ATTEMPTS = 6
 _PART = re.compile(r"-(\d{5})-of-\d{5}(?=\.gguf$)")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*")
 # What lies beside the weights and belongs to the model.
@@ -138,7 +137,7 @@ def _listing(repository: str, wait: Callable[[float], None]) -> tuple[str, list[
     from huggingface_hub import HfApi
 
     api = HfApi(endpoint=_endpoint())
-    info = _explained(f"hf:{repository}", lambda: api.model_info(repository, files_metadata=True), wait)
+    info = _explained(f"hf:{repository}", lambda: api.model_info(repository, files_metadata=True), wait, attempts=3)
     files = [
         RemoteFile(s.rfilename, s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or []
     ]
@@ -197,12 +196,12 @@ def _matches(path: Path, file: RemoteFile) -> bool:
     return digest.hexdigest() == (file.sha256 or file.blob_id)
 
 
-def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None]) -> Any:
+def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None], attempts: int = 6) -> Any:
     """The call's result. A cut connection is tried again, and what no trying mends is said in one line."""
     from huggingface_hub import errors
 
     reason = ""
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         try:
             return call()
         except errors.GatedRepoError:
@@ -214,6 +213,8 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
             raise DownloadError(
                 f"{where}: there is no such repository, or it is private; check the name, or set HF_TOKEN"
             ) from None
+        except errors.OfflineModeIsEnabled:
+            raise DownloadError(f"{where} is not here, and HF_HUB_OFFLINE forbids fetching it; unset it") from None
         except errors.RemoteEntryNotFoundError:
             raise DownloadError(f"{where}: there is no such file") from None
         except errors.HfHubHTTPError as error:
@@ -228,7 +229,7 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
             if not _is_transport(error):
                 raise
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        if attempt < _ATTEMPTS - 1:
+        if attempt < attempts - 1:
             wait(min(2.0**attempt, 30.0))
     raise DownloadError(f"cannot fetch {where} from {_endpoint()}: {reason}; try again, it goes on where it stopped")
 

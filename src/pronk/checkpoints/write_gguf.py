@@ -119,8 +119,7 @@ def _keep_stops(keys: dict[str, object], vocabulary: Vocabulary) -> None:
     """GGUF has three roles that end an answer: eos, eot, eom. Stop ids beside eos take the roles that are free."""
     roles = [f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom")]
     left = sorted(vocabulary.stop_ids - {keys.get(role) for role in roles})
-    for role, token_id in zip((role for role in roles if role not in keys), left, strict=False):
-        keys[role] = token_id
+    keys.update(zip((role for role in roles if role not in keys), left, strict=False))
 
 
 def _padded(vocabulary: Vocabulary, rows: int) -> Vocabulary:

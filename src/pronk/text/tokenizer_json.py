@@ -276,12 +276,17 @@ def _written_sentencepiece(vocabulary: Vocabulary) -> Json:
         if text[:cut] in rank and text[cut:] in rank
     ]
     replace = {"type": "Replace", "pattern": {"String": " "}, "content": _SPACE}
+    ends, runs = (
+        {"type": "Replace", "pattern": {"Regex": regex}, "content": content}
+        for regex, content in (("^ +| +$", ""), (" {2,}", " "))
+    )
+    single = [ends, runs] * vocabulary.remove_extra_whitespaces
     prepend = [{"type": "Prepend", "prepend": _SPACE}] * vocabulary.add_space_prefix
     strip = [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] * vocabulary.add_space_prefix
     back = {"type": "Replace", "pattern": {"String": _SPACE}, "content": " "}
     unknown = texts[vocabulary.kinds.index(TokenKind.UNKNOWN)]
     return {
-        "normalizer": {"type": "Sequence", "normalizers": [*prepend, replace]},
+        "normalizer": {"type": "Sequence", "normalizers": [*single, *prepend, replace]},
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [back, {"type": "ByteFallback"}, {"type": "Fuse"}, *strip]},
         "model": {

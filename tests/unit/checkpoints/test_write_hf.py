@@ -152,8 +152,20 @@ def test_sentencepiece_tokenizer(tmp_path: Path, shared_data: Path) -> None:
     assert_same_weights(source, again)
     assert_same_tokenizer(source, again)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
-    text = "Once upon a time, Lily 🦙 ran."
-    assert theirs(text).input_ids == source.load_tokenizer().encode(text, bos=True)
+    for text in ("Once upon a time, Lily 🦙 ran.", " a  b ", "x\n\ny"):
+        assert theirs(text).input_ids == source.load_tokenizer().encode(text, bos=True)
+
+
+def test_sentencepiece_that_removes_spaces(tmp_path: Path, shared_data: Path) -> None:
+    """babyllama105: no byte pieces, and runs of spaces become one. Its unknown characters decode as nothing there."""
+    source = open_path(shared_data / "weights/babyllama105/model5000.bin")
+    again = converted(source, tmp_path / "hf", "hf")
+    assert_same_weights(source, again)
+    ours, theirs = source.load_tokenizer(), transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    for text in ("hi  there 12", "  a   b  ", "x\n\ny Ü", "   ", ""):
+        ids = ours.encode(text, bos=True)
+        assert again.load_tokenizer().encode(text, bos=True) == ids
+        assert theirs(text).input_ids == ids
 
 
 def test_tokenizer_files_of_a_hugging_face_source_are_copied(tmp_path: Path) -> None:
