@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from pronk.errors import CheckpointError
 
 
@@ -109,8 +111,6 @@ def shortest(value: float) -> float:
 
     GGUF keeps float32 where params.json and config.json have decimals; this makes the same model have the same config.
     """
-    import numpy as np
-
     if not math.isfinite(value) or abs(value) > 3e38:
         return value
     return float(str(np.float32(value)))
