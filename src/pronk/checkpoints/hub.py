@@ -215,7 +215,9 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
             ) from None
         except errors.OfflineModeIsEnabled:
             raise DownloadError(f"{where} is not here, and HF_HUB_OFFLINE forbids fetching it; unset it") from None
-        except errors.RemoteEntryNotFoundError:
+        except errors.LocalEntryNotFoundError as error:  # the hub could not be asked, and nothing is here
+            reason = _first_line(error)
+        except errors.EntryNotFoundError:
             raise DownloadError(f"{where}: there is no such file") from None
         except errors.HfHubHTTPError as error:
             status = error.response.status_code
@@ -228,10 +230,14 @@ def _explained(where: str, call: Callable[[], Any], wait: Callable[[float], None
                 raise DownloadError(f"cannot write {error.filename}: {error.strerror}") from None
             if not _is_transport(error):
                 raise
-            reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            reason = _first_line(error)
         if attempt < attempts - 1:
             wait(min(2.0**attempt, 30.0))
     raise DownloadError(f"cannot fetch {where} from {_endpoint()}: {reason}; try again, it goes on where it stopped")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 
 def _endpoint() -> str:

@@ -167,6 +167,20 @@ def test_unknown_repository(server: Files) -> None:
         resolve("hf:org/none")
 
 
+def test_nobody_listens(server: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(Files()) as gone:
+        monkeypatch.setenv("HF_ENDPOINT", gone.url)
+    with pytest.raises(DownloadError, match=f"cannot fetch hf:org/name from {gone.url}: .*; try again"):
+        hub.pull_hub("org/name", wait=no_wait)
+
+
+def test_file_that_vanished_is_named(server: Files) -> None:
+    server.add_repository("org/name", {"m.gguf": b"m"})
+    del server.content[f"/org/name/resolve/{COMMIT}/m.gguf"]
+    with pytest.raises(DownloadError, match=r"m\.gguf of hf:org/name: there is no such file"):
+        hub.pull_hub("org/name", wait=no_wait)
+
+
 def test_gated_repository_says_where_to_accept(server: Files) -> None:
     server.gated.add("/api/models/org/gated")
     with pytest.raises(DownloadError, match=f"gated: accept its licence at {server.url}/org/gated, then set HF_TOKEN"):
