@@ -189,7 +189,7 @@ inline void for_tiles(int tokens, const F& run) {
 template <class Unpacker>
 inline void many_rows_256(const MatmulTask& task) {
   using Panel = Panel256<Unpacker>;
-  constexpr int kBlocks = 2;  // in a piece
+  constexpr int kBlocks = Panel::kPieceBlocks;
   static_assert(kBlocks * sizeof(typename Panel::Block) <= kPieceBytes);
   const Activations& x = *task.x;
   auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);
@@ -221,7 +221,7 @@ inline void many_rows_256(const MatmulTask& task) {
 template <class Unpacker>
 inline void many_rows_32(const MatmulTask& task) {
   using Panel = Panel32<Unpacker>;
-  constexpr int kUnits = 4;  // of four blocks, in a piece: one for each chain
+  constexpr int kUnits = Panel::kPieceUnits;
   static_assert(kUnits * sizeof(typename Panel::Block) <= kPieceBytes);
   const Activations& x = *task.x;
   auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);

@@ -17,6 +17,10 @@
 
 namespace pronk::avx512 {
 
+inline std::uint8_t* as_bytes(void* p) {
+  return static_cast<std::uint8_t*>(p);
+}
+
 // Writes a 16 x 16 square of 32-bit words (16 rows, `stride` bytes apart, 64 bytes of each) as 16 columns, 128 bytes
 // apart.
 inline void transpose_words(const std::uint8_t* rows, int stride, std::uint8_t* out) {
@@ -35,8 +39,16 @@ inline void transpose_block(const std::uint8_t* rows, std::uint8_t* out) {
   }
 }
 
+// What the next piece will want at this place of a weight row: 32 rows are 32 streams, more than the hardware's own
+// prefetcher follows.
+inline void prefetch_next(const void* here, std::size_t piece_bytes, std::size_t bytes) {
+  const char* next = static_cast<const char*>(here) + piece_bytes;
+  for (std::size_t i = 0; i < bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+}
+
 template <class Unpacker>
 struct Panel256 {
+  static constexpr int kPieceBlocks = 2;
   static constexpr int kSlices = 256 / Unpacker::kSlice;
   // A K-quant's whole number is sum(scale * u * a) - offset * ..., the kernel computes it with u - centre. The rest:
   static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset;
@@ -50,18 +62,19 @@ struct Panel256 {
 
   static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
     alignas(64) std::uint8_t values[32 * 256];
-    alignas(64) std::int32_t scales[32][16], mins[32][8];  // by row: scales as pairs (scale, 0); mins as they lie
+    alignas(64) std::int32_t scales[32][16], mins[32][16];  // by row: pairs (scale, 0); pairs of mins, in the first 8
     const __m512i shift = _mm512_set1_epi8(static_cast<char>(128 - Unpacker::kCentre));
     for (int r = 0; r < 32; ++r) {
       const int row = r < rows ? r : rows - 1;  // a panel that is not full repeats its last row
       const auto& in = reinterpret_cast<const typename Unpacker::Block*>(weights + row * row_bytes)[block];
+      prefetch_next(&in, kPieceBlocks * sizeof(in), sizeof(in));
       __m512i q[4];
       Unpacker::values(in, q);
       for (int i = 0; i < 4; ++i) _mm512_store_si512(values + 256 * r + 64 * i, _mm512_add_epi8(q[i], shift));
       __m256i scale, min = _mm256_setzero_si256();
       Unpacker::scales(in, scale, min);
       _mm512_store_si512(scales[r], _mm512_and_si512(_mm512_cvtepi16_epi32(scale), _mm512_set1_epi32(0xffff)));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(mins[r]), min);
+      _mm512_store_si512(mins[r], _mm512_castsi256_si512(min));
       const __m128 floats = Unpacker::floats(in);
       out.d[r] = _mm_cvtss_f32(floats);
       out.dmin[r] = _mm_cvtss_f32(_mm_movehdup_ps(floats));
@@ -69,8 +82,7 @@ struct Panel256 {
     transpose_block(values, out.values);
     for (int half = 0; half < 2; ++half) {
       alignas(64) std::int32_t columns[16][32];
-      transpose_words(reinterpret_cast<const std::uint8_t*>(scales[16 * half]), 64,
-                      reinterpret_cast<std::uint8_t*>(columns));
+      transpose_words(as_bytes(scales[16 * half]), 64, as_bytes(columns));
       for (int s = 0; s < kSlices; ++s) {
         _mm512_store_si512(&out.scales[s][16 * half], _mm512_load_si512(columns[s * Unpacker::kSlice / 16]));
       }
@@ -83,8 +95,9 @@ struct Panel256 {
         }
       }
       if constexpr (Unpacker::kMins) {
-        for (int r = 0; r < 16; ++r) {
-          for (int pair = 0; pair < 8; ++pair) out.mins[pair][16 * half + r] = mins[16 * half + r][pair];
+        transpose_words(as_bytes(mins[16 * half]), 64, as_bytes(columns));
+        for (int pair = 0; pair < 8; ++pair) {
+          _mm512_store_si512(&out.mins[pair][16 * half], _mm512_load_si512(columns[pair]));
         }
       }
     }
@@ -93,7 +106,8 @@ struct Panel256 {
 
 template <class Unpacker>
 struct Panel32 {
-  struct alignas(64) Block {  // four blocks of 32 values
+  static constexpr int kPieceUnits = 4;  // of four blocks: one for each chain
+  struct alignas(64) Block {             // four blocks of 32 values
     std::uint8_t values[32 * 32 * 4];
     float d[4][32];
     float m[Unpacker::kMins ? 4 : 0][32];
@@ -109,6 +123,7 @@ struct Panel32 {
     for (int r = 0; r < 32; ++r) {
       const int row = r < rows ? r : rows - 1;
       const auto* in = reinterpret_cast<const FileBlock*>(weights + row * row_bytes) + block;
+      prefetch_next(in, kPieceUnits * 4 * sizeof(FileBlock), 4 * sizeof(FileBlock));
       FileBlock padded[4] = {};
       if (blocks < 4) {
         __builtin_memcpy(static_cast<void*>(padded), in, static_cast<unsigned>(blocks) * sizeof(FileBlock));

@@ -183,7 +183,7 @@ inline std::int32_t dot_32(const Block32& w, const std::int8_t* a) {
 constexpr MatmulKernels matmul_kernels() {
   MatmulKernels kernels{};
   kernels.quantize = quantize_row;
-  kernels.many_rows_from = 8;  // of the quantized types there is one kernel; this is about the float types
+  kernels.many_rows_from = kernels.float_many_rows_from = 8;  // quantized types have one kernel for both
   set_float_kernels(kernels);
   set_row_kernels<UnpackQ4_0, UnpackQ4_1, UnpackQ5_0, UnpackQ5_1, UnpackQ8_0, UnpackQ4_K, UnpackQ5_K, UnpackQ6_K>(
       kernels);

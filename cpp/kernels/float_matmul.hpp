@@ -57,19 +57,35 @@ inline void float_dot(const std::uint8_t* w, const float* x, std::int64_t x_stri
                       std::int64_t out_stride) {
   constexpr std::int64_t kBytes = sizeof(typename Weight::Word);
   Vec16 acc[kTokens];
+#pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) acc[t] = zero();
   int k = 0;
   for (; k + 16 <= cols; k += 16) {
     const std::uint8_t* p = w + k * kBytes;
     __builtin_prefetch(p + kPrefetchBytes);
     const Vec16 weight = get_weights<Weight>(p);
+#pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) acc[t] = fma(weight, load(x + t * x_stride + k), acc[t]);
   }
   if (k < cols) {
     const Vec16 weight = get_weights<Weight>(w + k * kBytes, cols - k);
+#pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) acc[t] = fma(weight, load_partial(x + t * x_stride + k, cols - k), acc[t]);
   }
+#pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) out[t * out_stride] = reduce_add(acc[t]);
+}
+
+constexpr int kFewTokens = 6;  // rows of x that one reading of a weight row serves: more would not fit the L1 cache
+
+// float_dot with kTokens = tokens, which is at most kTokens.
+template <class Weight, int kTokens>
+inline void float_dot_of(int tokens, const std::uint8_t* w, const float* x, std::int64_t x_stride, int cols, float* out,
+                         std::int64_t out_stride) {
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens) return float_dot_of<Weight, kTokens - 1>(tokens, w, x, x_stride, cols, out, out_stride);
+  }
+  float_dot<Weight, kTokens>(w, x, x_stride, cols, out, out_stride);
 }
 
 template <class Weight>
@@ -77,22 +93,11 @@ inline void float_few_rows(const MatmulTask& task) {
   const Activations& x = *task.x;
   for (int r = 0; r < task.rows; ++r) {
     const std::uint8_t* w = task.weights + r * task.row_bytes;
-    for (int t = 0; t < x.rows; t += 4) {
+    for (int t = 0; t < x.rows; t += kFewTokens) {
+      const int tokens = x.rows - t < kFewTokens ? x.rows - t : kFewTokens;
       const float* rows = x.x + static_cast<std::int64_t>(t) * x.cols;
       float* out = task.out + t * task.out_stride + r;
-      switch (x.rows - t) {
-        case 1:
-          float_dot<Weight, 1>(w, rows, x.cols, task.cols, out, task.out_stride);
-          break;
-        case 2:
-          float_dot<Weight, 2>(w, rows, x.cols, task.cols, out, task.out_stride);
-          break;
-        case 3:
-          float_dot<Weight, 3>(w, rows, x.cols, task.cols, out, task.out_stride);
-          break;
-        default:
-          float_dot<Weight, 4>(w, rows, x.cols, task.cols, out, task.out_stride);
-      }
+      float_dot_of<Weight, kFewTokens>(tokens, w, rows, x.cols, task.cols, out, task.out_stride);
     }
   }
 }
@@ -141,15 +146,22 @@ inline void float_tile(const float* w, const float* x, std::int64_t x_stride, in
   }
 }
 
+// float_tile with kTokens = tokens, which is at most kTokens.
+template <int kTokens, int kWeights>
+inline void float_tile_of(int tokens, const float* w, const float* x, std::int64_t x_stride, int count, float* sums) {
+  if constexpr (kTokens > 1) {
+    if (tokens < kTokens) return float_tile_of<kTokens - 1, kWeights>(tokens, w, x, x_stride, count, sums);
+  }
+  float_tile<kTokens, kWeights>(w, x, x_stride, count, sums);
+}
+
 // kWeights rows of the panel against a block of rows of x; sums: (tokens, kWeights, 16).
 template <int kWeights>
 inline void float_strip(const float* w, const float* x, int tokens, std::int64_t x_stride, int count, float* sums) {
-  constexpr int kSums = 16 * kWeights;
-  int t = 0;
-  for (; t + kFloatTileTokens <= tokens; t += kFloatTileTokens) {
-    float_tile<kFloatTileTokens, kWeights>(w, x + t * x_stride, x_stride, count, sums + t * kSums);
+  for (int t = 0; t < tokens; t += kFloatTileTokens) {
+    const int n = tokens - t < kFloatTileTokens ? tokens - t : kFloatTileTokens;
+    float_tile_of<kFloatTileTokens, kWeights>(n, w, x + t * x_stride, x_stride, count, sums + t * 16 * kWeights);
   }
-  for (; t < tokens; ++t) float_tile<1, kWeights>(w, x + t * x_stride, x_stride, count, sums + t * kSums);
 }
 
 // Values [first_k, first_k + count) of the task's rows as float, (rows, kPiece).
@@ -159,7 +171,11 @@ inline void widen_piece(const MatmulTask& task, int first_k, int count, float* o
   for (int n = 0; n < task.rows; ++n) {
     const std::uint8_t* row = task.weights + n * task.row_bytes + first_k * kBytes;
     int k = 0;
-    for (; k + 16 <= count; k += 16) store(out + n * kPiece + k, get_weights<Weight>(row + k * kBytes));
+    for (; k + 16 <= count; k += 16) {
+      __builtin_prefetch(row +
+                         (k + kPiece) * kBytes);  // the next piece: so many rows are too many streams for hardware
+      store(out + n * kPiece + k, get_weights<Weight>(row + k * kBytes));
+    }
     if (k < count) store(out + n * kPiece + k, get_weights<Weight>(row + k * kBytes, count - k));
   }
 }

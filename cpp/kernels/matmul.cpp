@@ -182,7 +182,6 @@ constexpr int kMostJobs = 8;  // weights in one pool job; more are done in turns
 void linear(const float* x, int rows, int cols, const MatrixView* weights, int count, float* const* y) {
   if (rows == 0 || count == 0) return;
   const MatmulKernels& matmul = kernels().matmul;
-  const bool many = rows >= matmul.many_rows_from;
   Activations forms[3];  // by block: none, 32, 256
   Job jobs[kMostJobs];
   for (int done = 0; done < count; done += kMostJobs) {
@@ -192,6 +191,7 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
       const MatrixView& weight = weights[done + i];
       const int block = type_info(weight.type)->block;
       const int form = block == 1 ? 0 : block == 32 ? 1 : 2;
+      const bool many = rows >= (form == 0 ? matmul.float_many_rows_from : matmul.many_rows_from);
       if (forms[form].x == nullptr) {
         if (form == 0) {
           forms[0] = {.rows = rows, .cols = cols, .stride = cols, .x = x, .int8 = {}};

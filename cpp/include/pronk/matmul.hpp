@@ -93,6 +93,7 @@ struct MatmulKernels {
   // One row of x, in blocks of 256 or of 32 values.
   void (*quantize)(const float* x, int cols, int stride, int block, const QuantizedRow& out);
   int many_rows_from;                  // rows of x from which the many-rows kernels are the faster ones
+  int float_many_rows_from;            // the same for float weights
   MatmulKernel few_rows[kTypeLimit];   // by type
   MatmulKernel many_rows[kTypeLimit];  // by type; tasks of at most a panel
 };
