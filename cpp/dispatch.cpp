@@ -77,6 +77,7 @@ CpuFeatures detect() {
 }
 #endif
 
+// A new instruction set is named here, in kernels_for below, and in CMakeLists.txt.
 const Kernels* best() {
 #ifdef PRONK_X86
   if (cpu_features().avx512) return &avx512::table;

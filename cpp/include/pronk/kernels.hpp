@@ -14,7 +14,7 @@ struct Kernels {
   SamplingKernels sampling;
 };
 
-// The best table for this CPU, chosen once, or what select_isa or PRONK_ISA asked for.
+// The best table for this CPU, chosen once, or what select_isa asked for (Python does so for PRONK_ISA).
 const Kernels& kernels();
 
 // False when this build or this CPU does not have it.
