@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from pronk.text.chat import chat_format
 from pronk.text.jinja_format import JinjaFormat, template_messages, template_tool
 from pronk.text.messages import Message, Tool, ToolCall
 from support.chat import llama3_tokenizer
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 WEATHER = Tool(
     "get_weather", "Weather <b>now</b> & 'later' 北京", {"type": "object", "properties": {"city": {"type": "string"}}}

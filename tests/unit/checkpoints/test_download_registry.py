@@ -86,6 +86,7 @@ def test_verbs_list_and_rm(home: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_verb_pull(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(Files()) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # whatever the surroundings say
         server.add_repository("org/name", {"m.gguf": b"model"})
         assert main(["pull", "hf:org/name", "--json"]) == 0
         pulled = json.loads(capsys.readouterr().out)
