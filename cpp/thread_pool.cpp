@@ -1,6 +1,6 @@
-// The pool of thread_pool.hpp. One job is current at a time; `ticket` counts jobs, and a worker that sees a new number
-// takes its part. Workers and the caller spin for a bounded time before they sleep (std::atomic::wait: a futex on
-// Linux).
+// The pool of thread_pool.hpp. One job is current at a time; `ticket` counts jobs. Workers that see a new number, and the
+// caller, claim parts until none is left: a worker that the system has not woken yet costs nothing, the others do its
+// part. Workers and the caller spin for a bounded time before they sleep (std::atomic::wait: a futex on Linux).
 #include "pronk/thread_pool.hpp"
 
 #include <algorithm>
@@ -139,8 +139,8 @@ ThreadPool::~ThreadPool() {
 }
 
 // The pool is made at its first use and never destroyed: at exit its threads end with the process. After a fork the
-// child has none of the threads, and locks may be held by threads that are gone, so it forgets the pool and makes
-// another.
+// child has none of the threads, and locks may be held by threads that
+// are gone, so it forgets the pool and makes another.
 ThreadPool& ThreadPool::instance() {
   ThreadPool* pool = current.load(std::memory_order_acquire);
   if (pool != nullptr) return *pool;

@@ -1,6 +1,6 @@
 // Few rows of x: dot products along K, straight from the file's bytes. Memory sets the speed, so one weight row follows
-// the other in the order of the file, fetched kPrefetchBytes ahead; unpacked values serve up to four rows of x from
-// registers.
+// the other in the order of the file, fetched kPrefetchBytes ahead;
+// unpacked values serve up to four rows of x from registers.
 #pragma once
 
 #include "arch/avx512_unpack.hpp"

@@ -21,7 +21,7 @@ inline __m512i broadcast_word(const void* p) {
   return _mm512_set1_epi32(static_cast<int>(load_u32(p)));
 }
 
-// c[t] += kWords * 4 values of k.
+// c[t] += the products of words * 4 values of k.
 template <int kTokens>
 inline __attribute__((always_inline)) void add_words(const std::uint8_t* values, const std::int8_t* a,
                                                      std::int64_t stride, int words, __m512i (&c)[kTokens][2]) {

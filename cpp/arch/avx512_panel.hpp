@@ -1,16 +1,15 @@
 // A panel: 32 weight rows unpacked and transposed into scratch memory, once for all rows of x.
 //
-//   values   [k / 4][32 rows][4]  bytes: what one vpdpbusd of two registers takes. Byte = (u - centre) + 128, so that
-//   the
-//                                 kernel's accumulators can start at -128 * (sum of a), whatever the type.
+//   values   [k / 4][32 rows][4]  bytes, (u - centre) + 128: the kernel's accumulators start at -128 * (sum of a),
+//                                 whatever the type
 //   K-quants, for each block of 256:
 //   scales   [256 / kSlice][32]   int16 pairs (scale, 0)
-//   corrections [8][32]           int16 pairs: scale * (centre - offset) of groups 16 apart, see kCorrection
-//   mins     [8][32]              int16 pairs of groups of 16
+//   corrections [8][32]           int16 pairs: scale * (centre - offset), of two groups of 16
+//   mins     [8][32]              int16 pairs: mins of two groups of 16
 //   32-value types:
 //   d, m     [k / 32][32]         float
 //
-// A group of 16's sums come in pairs because vpdpwssd multiplies pairs.
+// Pairs, because vpdpwssd multiplies pairs and adds them.
 #pragma once
 
 #include "arch/avx512_unpack.hpp"
@@ -21,8 +20,7 @@ inline std::uint8_t* as_bytes(void* p) {
   return static_cast<std::uint8_t*>(p);
 }
 
-// Writes a 16 x 16 square of 32-bit words (16 rows, `stride` bytes apart, 64 bytes of each) as 16 columns, 128 bytes
-// apart.
+// Writes a 16 x 16 square of 32-bit words (rows `stride` bytes apart) as its columns, 128 bytes apart.
 inline void transpose_words(const std::uint8_t* rows, int stride, std::uint8_t* out) {
   Vec16 square[16];
   for (int i = 0; i < 16; ++i) square[i] = load(reinterpret_cast<const float*>(rows + i * stride));
@@ -50,7 +48,8 @@ template <class Unpacker>
 struct Panel256 {
   static constexpr int kPieceBlocks = 2;
   static constexpr int kSlices = 256 / Unpacker::kSlice;
-  // A K-quant's whole number is sum(scale * u * a) - offset * ..., the kernel computes it with u - centre. The rest:
+  // The sum asked for is of scale * (u - offset) * a, the kernel's is of scale * (u - centre) * a. What is missing, for
+  // each scale * a:
   static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset;
   struct alignas(64) Block {
     std::uint8_t values[64 * 32 * 4];

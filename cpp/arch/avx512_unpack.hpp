@@ -45,8 +45,8 @@ inline void unpack_nibble_pairs(const std::uint8_t* q, __m512i* out) {
   out[1] = _mm512_shuffle_i64x2(low, high, 0xee);
 }
 
-// The scales and mins of Q4_K and Q5_K (unpack_scale in quants/half.hpp shows the packing), four groups in a 32-bit
-// word.
+// The scales and mins of Q4_K and Q5_K (unpack_scale in quants/half.hpp
+// shows the packing), four groups in a 32-bit word.
 inline void unpack_6_bits(const std::uint8_t* packed, __m256i& scales, __m256i& mins) {
   const std::uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
   const auto low_scales = static_cast<int>(a & 0x3f3f3f3fu), low_mins = static_cast<int>(b & 0x3f3f3f3fu);

@@ -59,10 +59,9 @@ inline void quantize_256(const float* x, int cols, const QuantizedRow& out) {
   for (int b = 0; b < cols / 256; ++b) {
     const std::int8_t* q = out.q + 256 * b;
     out.scale[b] = quantize_values<256>(x + 256 * b, out.q + 256 * b);
-    std::int16_t sums8[32];
+    std::int16_t sums8[32], sums32[8];
     sum_groups<8>(q, 32, sums8);
     std::int16_t* sums16 = out.sums16 + 16 * b;
-    std::int16_t* sums32 = out.sums32 + 8 * b;
     for (int g = 0; g < 16; ++g) sums16[g] = static_cast<std::int16_t>(sums8[2 * g] + sums8[2 * g + 1]);
     for (int g = 0; g < 8; ++g) sums32[g] = static_cast<std::int16_t>(sums16[2 * g] + sums16[2 * g + 1]);
     start_values(sums8, 32, out.starts8 + 32 * b);

@@ -4,9 +4,8 @@
 //
 // - Float weights (F32, F16, BF16): 16 sums, sum l over k = l modulo 16 in order, each step one fma; then the tree of
 //   reduce_add (vec16_portable.hpp).
-// - K-quants (blocks of 256 values): x is quantized to int8, with one scale `as` a block. A weight is d * scale * q -
-// dmin *
-//   min, so a block gives two whole numbers, both exact:
+// - K-quants (blocks of 256 values): x is quantized to int8 (quantize_impl.hpp), with one scale `as` a block. A weight
+//   is d * scale * q - dmin * min, so a block gives two whole numbers, both exact:
 //       isum = sum over groups of scale * (sum of q * a),  msum = sum over groups of min * (sum of a)
 //   and blocks are added in order:  p = fma(float(isum), d * as, p),  n = fma(float(msum), dmin * as, n),  y = p - n.
 // - 32-value types, w = d * q + m: likewise, but in four chains; chain c takes the blocks b with (b / 4) % 4 == c:
@@ -42,8 +41,7 @@ struct QuantizedForm {
   I8* q = nullptr;
   F* scale = nullptr;  // one a block: x is about scale * q
   // Blocks of 256 only:
-  I16* sums16 = nullptr;  // sums of q over 16 and over 32 values
-  I16* sums32 = nullptr;
+  I16* sums16 = nullptr;   // sums of q over 16 values
   I16* starts8 = nullptr;  // over 8, 16 and 32 values
   I16* starts16 = nullptr;
   I16* starts32 = nullptr;
@@ -56,8 +54,8 @@ using QuantizedRow = QuantizedForm<std::int8_t, std::int16_t, std::int32_t, floa
 // The rows of x in the form that a kernel reads: float for float weights, int8 for quantized ones.
 //
 // Entry i of row t lies at q[t * stride + i]; of the smaller arrays at [t * stride / n + i / n]. `stride` is cols
-// rounded up to 512, and for blocks of 32 the padding is zero: a kernel may read and multiply whole vectors past the
-// end.
+// rounded up to 512, and for blocks of 32 the padding is zero: a kernel
+// may read and multiply whole vectors past the end.
 struct Activations {
   int rows = 0, cols = 0, stride = 0;
   const float* x = nullptr;  // (rows, cols), always there
