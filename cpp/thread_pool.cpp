@@ -1,6 +1,6 @@
-// The pool of thread_pool.hpp. One job is current at a time; `ticket` counts jobs. Workers that see a new number, and the
-// caller, claim parts until none is left: a worker that the system has not woken yet costs nothing, the others do its
-// part. Workers and the caller spin for a bounded time before they sleep (std::atomic::wait: a futex on Linux).
+// The pool of thread_pool.hpp. One job is current at a time; `ticket` counts jobs. Workers that see a new number, and
+// the caller, claim parts until none is left: a worker that the system has not woken yet costs nothing, the others do
+// its part. Workers and the caller spin for a bounded time before they sleep (std::atomic::wait: a futex on Linux).
 #include "pronk/thread_pool.hpp"
 
 #include <algorithm>
