@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +64,7 @@ def _answer(llama: Llama, session: ChatSession, question: str, console: Console)
     session.ask(question)
     try:
         stream = llama.chat(session.prompt(), stream=True, **session.sampling)
-        with MarkdownStream(console) as markdown:
+        with _no_echo(), MarkdownStream(console) as markdown:
             try:
                 for piece in stream:
                     markdown.feed(piece.text)
@@ -73,6 +76,27 @@ def _answer(llama: Llama, session: ChatSession, question: str, console: Console)
     result = stream.result
     session.answer(result.message)
     console.print(Text(summary(result), style="dim"))
+
+
+@contextmanager
+def _no_echo() -> Iterator[None]:
+    """Keys typed meanwhile, and the ^C of Ctrl-C, would be drawn into the answer; they still reach the next prompt."""
+    try:
+        import termios
+    except ImportError:  # Windows
+        termios = None  # type: ignore[assignment]
+    if termios is None or not sys.stdin.isatty():
+        yield
+        return
+    keys = sys.stdin.fileno()
+    before = termios.tcgetattr(keys)
+    quiet = [*before]
+    quiet[3] &= ~termios.ECHO
+    termios.tcsetattr(keys, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
 
 def summary(result: ChatResult) -> str:
