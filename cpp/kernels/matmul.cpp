@@ -157,8 +157,11 @@ void run_task(const Job& job, std::int64_t task, std::uint8_t* scratch) {
               .scratch = scratch});
 }
 
-// Threads draw tasks in order from one counter, so that no thread waits for a slower one.
-void run_jobs(const Job* jobs, int count, std::size_t scratch) {
+// Reading so much of the weights, from cache, takes one core about as long as another needs to come and leave.
+constexpr std::int64_t kWorthAThread = 128 << 10;
+
+// Threads draw tasks in order from one counter, so that no thread waits for a slower one. `work` is in bytes read.
+void run_jobs(const Job* jobs, int count, std::size_t scratch, std::int64_t work) {
   const std::int64_t tasks = jobs[count - 1].first_task + jobs[count - 1].tasks;
   std::atomic<std::int64_t> next{0};
   const auto draw = [&](int, int) {
@@ -169,7 +172,7 @@ void run_jobs(const Job* jobs, int count, std::size_t scratch) {
       run_task(jobs[j], task - jobs[j].first_task, memory);
     }
   };
-  if (tasks == 1) return draw(0, 1);  // nothing to share
+  if (tasks == 1 || work < kWorthAThread) return draw(0, 1);
   ThreadPool::instance().run(draw);
 }
 
@@ -184,7 +187,7 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
   Job jobs[kMostJobs];
   for (int done = 0; done < count; done += kMostJobs) {
     const int n = std::min(kMostJobs, count - done);
-    std::int64_t tasks = 0;
+    std::int64_t tasks = 0, work = 0;
     for (int i = 0; i < n; ++i) {
       const MatrixView& weight = weights[done + i];
       const int block = type_info(weight.type)->block;
@@ -202,8 +205,9 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
       jobs[i] = {&weight, &forms[form], (many ? matmul.many_rows : matmul.few_rows)[weight.type], y[done + i], step,
                  tasks,   own};
       tasks += own;
+      work += weight.rows * weight.row_bytes * ((rows + 3) / 4);  // four rows of x share a reading
     }
-    run_jobs(jobs, n, scratch_bytes(static_cast<std::size_t>(rows)));
+    run_jobs(jobs, n, scratch_bytes(static_cast<std::size_t>(rows)), work);
   }
 }
 
