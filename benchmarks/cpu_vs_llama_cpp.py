@@ -21,6 +21,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+import pronk
+from pronk.native import runtime
+
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("PRONK_BENCH_DIR", HERE / ".cache"))
 PEER = HERE / "peers" / "llama_cpp_bench.py"
@@ -124,8 +127,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=HERE / "results" / "cpu_vs_llama_cpp.json")
     args = parser.parse_args()
     result: dict[str, object] = {
-        "machine": platform.processor() or platform.machine(),
-        "versions": {name: version(name) for name in ("pronk", "llama-cpp-python", "numpy")},
+        "machine": f"{platform.machine()}, {runtime.isa()}, {runtime.usable_cores()} cores",
+        "versions": {"pronk": pronk.__version__, "llama-cpp-python": version("llama-cpp-python")},
         "threads": args.threads,
     }
     if args.json.exists():

@@ -148,9 +148,12 @@ class CpuBackend:
 
 
 def _rotary(positions: NDArray[np.int32], config: ModelConfig) -> tuple[Array, Array]:
-    """cos and sin (T, E/2) of position x inverse frequency, both float32, as Meta's code and transformers have it."""
-    angles = positions.astype(np.float32)[:, None] * _frequencies(config)
-    return np.cos(angles), np.sin(angles)
+    """cos and sin (T, E/2) of position x inverse frequency, both float32, as Meta's code and transformers have it.
+
+    Taken in float64: NumPy's float32 sine has other last bits on other processors, and rounding hides float64's.
+    """
+    angles = (positions.astype(np.float32)[:, None] * _frequencies(config)).astype(np.float64)
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
 
 @lru_cache(maxsize=8)

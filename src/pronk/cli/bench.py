@@ -29,11 +29,12 @@ def run(args: argparse.Namespace) -> int:
     from pronk.model.llama import load_model
     from pronk.model.speed import measure
 
-    checkpoint = open_checkpoint(args.model)
+    checkpoint = open_checkpoint(options.local(args.model))
     model = load_model(checkpoint.config, checkpoint.tensors, make_backend(args.backend, threads=args.threads))
     speeds = measure(
-        model, prompt=args.p, decode=args.n, depth=args.d, sequences=args.b, repeats=args.r, kv_type=args.kv_type
-    )
+        model, prompt=args.p, decode=args.n, depth=args.d, sequences=args.b, repeats=args.r, context=args.ctx,
+        kv_type=args.kv_type,
+    )  # fmt: skip
     rows = [
         {
             "test": speed.test,

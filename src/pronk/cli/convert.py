@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from pronk.cli.progress_bar import byte_bar, human_bytes
 
     check_options(args.to, args.dtype, args.shards)
-    source = open_checkpoint(args.source)
+    source = open_checkpoint(options.local(args.source))
     with byte_bar() as report:
         done = convert(
             source, args.destination, args.to, dtype=args.dtype, shards=args.shards, overwrite=args.overwrite,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -65,10 +66,22 @@ def positive(text: str) -> int:
     return value
 
 
+def local(spec: str) -> str | Path:
+    """What to open: the spec as it is, or the files of a model on a hub, fetched with a progress bar where need be."""
+    if not spec.lower().startswith("hf:") or Path(spec).exists():
+        return spec
+    from pronk.checkpoints.download import resolve
+    from pronk.cli.progress_bar import byte_bar
+
+    with byte_bar() as report:
+        return resolve(spec, progress=report)
+
+
 def load_model(args: argparse.Namespace, **more: Any) -> Llama:
     from pronk.api import load
 
-    return load(args.model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more)
+    model = local(args.model)
+    return load(model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more)
 
 
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -81,11 +94,11 @@ def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def read_prompt(args: argparse.Namespace) -> str | None:
-    """-p, else standard input when it is no terminal, else None."""
+    """-p, else standard input (without its last line's end) when it is no terminal, else None."""
     if args.prompt is not None:
         return str(args.prompt)
     if not sys.stdin.isatty():
-        return sys.stdin.read()
+        return sys.stdin.read().removesuffix("\n")
     return None
 
 

@@ -20,6 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pronk.cli.progress_bar import count_bar
 
+    if args.ctx and args.window > args.ctx:
+        raise RequestError(f"a window of {args.window} tokens does not fit into --ctx {args.ctx}; choose a smaller -c")
     try:
         text = args.file.read_text(encoding="utf-8")
     except OSError as error:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pronk.checkpoints.open import open_checkpoint
 
-    checkpoint = open_checkpoint(args.model)
+    checkpoint = open_checkpoint(options.local(args.model))
     facts = describe(checkpoint, args.ctx, args.kv_type)
     if args.tensors:
         facts["tensors"] = [

@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     from pronk.checkpoints.open import open_tokenizer
 
     model, text = _split(args.arguments)
-    tokenizer = open_tokenizer(model)
+    tokenizer = open_tokenizer(options.local(model))
     if args.decode:
         ids = _parse_ids(text)
         decoded = tokenizer.decode(ids)

@@ -42,13 +42,16 @@ def measure(
     depth: int = 0,
     sequences: int = 1,
     repeats: int = 5,
+    context: int | None = None,
     kv_type: str = "f16",
     progress: Callable[[str, int], None] | None = None,
 ) -> list[Speed]:
-    """One Speed for each of pp and tg that is not 0. Raises RequestError for tests longer than the model's context."""
+    """One Speed for each of pp and tg that is not 0. Raises RequestError for tests longer than `context`, which is the
+    model's own unless given."""
     longest = depth + max(prompt, decode)
-    if longest > model.config.context_length:
-        raise RequestError(f"the test needs {longest} tokens, the model's context is {model.config.context_length}")
+    most = min(context or model.config.context_length, model.config.context_length)
+    if longest > most:
+        raise RequestError(f"the test needs {longest} tokens, the context holds {most}; shorten -p, -n or -d")
     pages = -(-longest // _PAGE)
     bench = _Bench(model, model.ops.cache(model.config, pages * sequences, _PAGE, kv_type), pages, sequences)
     suffix = (f" @ d{depth}" if depth else "") + (f" x{sequences}" if sequences > 1 else "")

@@ -142,3 +142,13 @@ def test_threads_are_set_and_checked(threads: None) -> None:
     assert runtime.threads() == 2
     with pytest.raises(BackendError, match="0 threads"):
         make_backend("cpu", threads=0)
+
+
+def test_rotary_tables_are_rounded_from_float64() -> None:
+    """NumPy's float32 sine differs between processors in its last bit; the text must not."""
+    batch = make_batch([([1] * 40, 5000, range(200))], 32)
+    config = config_of(Shape())
+    prepared = make_backend("cpu").prepare(batch, config, None)
+    angles = np.float32(np.arange(5000, 5040))[:, None] * np.float32(config.inverse_frequencies())
+    assert np.array_equal(prepared.cos, np.cos(np.float64(angles)).astype(np.float32))
+    assert np.array_equal(prepared.sin, np.sin(np.float64(angles)).astype(np.float32))

@@ -77,7 +77,7 @@ def test_complete_prints_text_and_json_alike(capsys: pytest.CaptureFixture[str])
 def test_complete_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = ("-n", "4", "--temperature", "0")
     expected = run_json(capsys, "complete", "random:tiny", "-p", "One", *sampling)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("One"))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("One\n"))  # as `echo One |` gives it
     assert run_json(capsys, "complete", "random:tiny", *sampling)["token_ids"] == expected["token_ids"]
 
 
@@ -166,6 +166,8 @@ def test_bench_rows(capsys: pytest.CaptureFixture[str]) -> None:
         (("tokenize", "random:tiny", "--decode", "1 two"), "'1 two'"),
         (("tokenize", "random:tiny", "--decode", "99999"), "99999"),
         (("bench", "random:tiny", "-d", "600"), "512"),
+        (("bench", "random:tiny", "--ctx", "64", "-p", "65"), "64"),
+        (("perplexity", "random:tiny", "-f", "x", "--ctx", "64", "-c", "65"), "64"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:
