@@ -14,7 +14,7 @@ constexpr bool kCopyRows = false;
 #include "kernels/float_matmul.hpp"
 #include "kernels/quantize_impl.hpp"
 #include "kernels/row_matmul.hpp"
-#include "arch/avx2_unpack.hpp"
+#include "arch/avx2_many_rows.hpp"
 // clang-format on
 
 namespace pronk::avx2 {
@@ -57,6 +57,11 @@ inline std::int32_t dot_32(const Block32& w, const std::int8_t* a) {
   return sum_lanes(_mm256_madd_epi16(pair_products<Unpacker>(load_256(w.q), load_256(a)), _mm256_set1_epi16(1)));
 }
 
+template <class Unpacker>
+constexpr void set_many_rows(MatmulKernels& kernels, Type type) {
+  kernels.many_rows[static_cast<int>(type)] = many_rows<Unpacker>;
+}
+
 constexpr MatmulKernels matmul_kernels() {
   MatmulKernels kernels{};
   kernels.quantize = quantize_row;
@@ -64,6 +69,14 @@ constexpr MatmulKernels matmul_kernels() {
   set_float_kernels(kernels);
   set_row_kernels<UnpackQ4_0, UnpackQ4_1, UnpackQ5_0, UnpackQ5_1, UnpackQ8_0, UnpackQ4_K, UnpackQ5_K, UnpackQ6_K>(
       kernels);
+  set_many_rows<UnpackQ4_0>(kernels, Type::kQ4_0);
+  set_many_rows<UnpackQ4_1>(kernels, Type::kQ4_1);
+  set_many_rows<UnpackQ5_0>(kernels, Type::kQ5_0);
+  set_many_rows<UnpackQ5_1>(kernels, Type::kQ5_1);
+  set_many_rows<UnpackQ8_0>(kernels, Type::kQ8_0);
+  set_many_rows<UnpackQ4_K>(kernels, Type::kQ4_K);
+  set_many_rows<UnpackQ5_K>(kernels, Type::kQ5_K);
+  set_many_rows<UnpackQ6_K>(kernels, Type::kQ6_K);
   return kernels;
 }
 

@@ -1,4 +1,6 @@
 // Blocks of the file to the plain forms of row_matmul.hpp with AVX2: one unpacker a type.
+//
+// kOffset is what makes a value an unsigned one of kBits: 0 <= q + kOffset < 2^kBits.
 #pragma once
 
 #include <immintrin.h>
@@ -56,7 +58,7 @@ inline __m256i fifth_bits(const std::uint8_t* high) {
 }
 
 struct UnpackQ4_0 {
-  static constexpr int kBytes = sizeof(BlockQ4_0);
+  static constexpr int kBytes = sizeof(BlockQ4_0), kValues = 32, kBits = 4, kOffset = 8;
   static constexpr bool kMins = false, kSigned = true;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ4_0>(p);
@@ -66,7 +68,7 @@ struct UnpackQ4_0 {
 };
 
 struct UnpackQ4_1 {
-  static constexpr int kBytes = sizeof(BlockQ4_1);
+  static constexpr int kBytes = sizeof(BlockQ4_1), kValues = 32, kBits = 4, kOffset = 0;
   static constexpr bool kMins = true, kSigned = false;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ4_1>(p);
@@ -77,7 +79,7 @@ struct UnpackQ4_1 {
 };
 
 struct UnpackQ5_0 {
-  static constexpr int kBytes = sizeof(BlockQ5_0);
+  static constexpr int kBytes = sizeof(BlockQ5_0), kValues = 32, kBits = 5, kOffset = 16;
   static constexpr bool kMins = false, kSigned = true;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ5_0>(p);
@@ -88,7 +90,7 @@ struct UnpackQ5_0 {
 };
 
 struct UnpackQ5_1 {
-  static constexpr int kBytes = sizeof(BlockQ5_1);
+  static constexpr int kBytes = sizeof(BlockQ5_1), kValues = 32, kBits = 5, kOffset = 0;
   static constexpr bool kMins = true, kSigned = false;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ5_1>(p);
@@ -99,7 +101,7 @@ struct UnpackQ5_1 {
 };
 
 struct UnpackQ8_0 {
-  static constexpr int kBytes = sizeof(BlockQ8_0);
+  static constexpr int kBytes = sizeof(BlockQ8_0), kValues = 32, kBits = 8, kOffset = 128;
   static constexpr bool kMins = false, kSigned = true;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ8_0>(p);
@@ -121,7 +123,7 @@ inline void unpack_6_bits(const std::uint8_t* packed, Block256& out) {
 }
 
 struct UnpackQ4_K {
-  static constexpr int kBytes = sizeof(BlockQ4_K);
+  static constexpr int kBytes = sizeof(BlockQ4_K), kValues = 256, kBits = 4, kOffset = 0;
   static constexpr bool kMins = true, kSigned = false;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ4_K>(p);
@@ -137,7 +139,7 @@ struct UnpackQ4_K {
 };
 
 struct UnpackQ5_K {
-  static constexpr int kBytes = sizeof(BlockQ5_K);
+  static constexpr int kBytes = sizeof(BlockQ5_K), kValues = 256, kBits = 5, kOffset = 0;
   static constexpr bool kMins = true, kSigned = false;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ5_K>(p);
@@ -158,7 +160,7 @@ struct UnpackQ5_K {
 };
 
 struct UnpackQ6_K {
-  static constexpr int kBytes = sizeof(BlockQ6_K);
+  static constexpr int kBytes = sizeof(BlockQ6_K), kValues = 256, kBits = 6, kOffset = 32;
   static constexpr bool kMins = false, kSigned = true;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ6_K>(p);

@@ -1,0 +1,239 @@
+// Many rows of x: register tiles of a few rows of x by 16 weight rows over a panel. A lane of 32 bits is a weight row;
+// four bytes of x are broadcast to all lanes, and vpmaddubsw makes two int16 sums of two products in each. Those add
+// up to kSlice values of k in int16, and vpmaddwd takes them, times their scale, to int32.
+//
+// The panel is packed piece by piece (512 values of k), and while a piece lies in the L1 cache all rows of x pass over
+// it; between pieces the sums of each value wait in scratch memory.
+#pragma once
+
+#include "arch/avx2_panel.hpp"
+
+namespace pronk::avx2 {
+
+constexpr int kTileTokens = 3;  // 6 + 6 accumulators, 2 weights, 1 broadcast of 16 registers
+
+// One value of each weight row of the panel.
+struct alignas(64) PanelRow {
+  float lane[kStripRows];
+};
+
+// Four bytes (two int16, ...) at p, in every lane.
+inline __m256i broadcast_word(const void* p) {
+  return _mm256_set1_epi32(static_cast<int>(load_u32(p)));
+}
+
+template <int kTokens>
+inline __attribute__((always_inline)) void set_zero(__m256i (&c)[kTokens][2]) {
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) c[t][0] = c[t][1] = _mm256_setzero_si256();
+}
+
+// total[t] += factors * (the products of 4 * kWords values of k, whose sums fit int16); factors: int16 pairs.
+template <int kTokens, int kWords>
+inline __attribute__((always_inline)) void add_slice(const std::uint8_t (*values)[16][4], const std::int8_t* a,
+                                                     std::int64_t stride, __m256i left_factor, __m256i right_factor,
+                                                     __m256i (&total)[kTokens][2]) {
+  __m256i c[kTokens][2];
+  set_zero(c);
+#pragma GCC unroll 8
+  for (int word = 0; word < kWords; ++word) {
+    const __m256i left = load_256(values[word]), right = load_256(values[word][8]);
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i four = broadcast_word(a + t * stride + 4 * word);
+      c[t][0] = _mm256_add_epi16(c[t][0], _mm256_maddubs_epi16(left, four));
+      c[t][1] = _mm256_add_epi16(c[t][1], _mm256_maddubs_epi16(right, four));
+    }
+  }
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) {
+    total[t][0] = _mm256_add_epi32(total[t][0], _mm256_madd_epi16(c[t][0], left_factor));
+    total[t][1] = _mm256_add_epi32(total[t][1], _mm256_madd_epi16(c[t][1], right_factor));
+  }
+}
+
+// Adds pairs[8] times the sums over 16 values of x.
+template <int kTokens>
+inline __attribute__((always_inline)) void add_pairs(const std::int32_t (*pairs)[16], const std::int16_t* sums16,
+                                                     std::int64_t stride, __m256i (&c)[kTokens][2]) {
+  for (int pair = 0; pair < 8; ++pair) {
+    const __m256i left = load_256(pairs[pair]), right = load_256(pairs[pair] + 8);
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+      const __m256i two = broadcast_word(sums16 + t * stride + 2 * pair);
+      c[t][0] = _mm256_add_epi32(c[t][0], _mm256_madd_epi16(left, two));
+      c[t][1] = _mm256_add_epi32(c[t][1], _mm256_madd_epi16(right, two));
+    }
+  }
+}
+
+// sums[t] = fma(float(c[t]), factor * scale of row t's block, sums[t])
+template <int kTokens>
+inline __attribute__((always_inline)) void add_scaled(const __m256i (&c)[kTokens][2], const float* factor,
+                                                      const float* scale, std::int64_t stride, PanelRow* sums) {
+  const Vec16 factors = load(factor);
+#pragma GCC unroll 4
+  for (int t = 0; t < kTokens; ++t) {
+    const Vec16 whole = {_mm256_cvtepi32_ps(c[t][0]), _mm256_cvtepi32_ps(c[t][1])};
+    store(sums[t].lane, fma(whole, mul(factors, broadcast(scale[t * stride])), load(sums[t].lane)));
+  }
+}
+
+// One block of 256 values against kTokens rows of x, `at` values into the int8 form.
+template <class Unpacker, int kTokens>
+inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
+                     PanelRow* values, PanelRow* mins) {
+  constexpr int kSlice = Panel256<Unpacker>::kSlice;
+  const std::int64_t stride = x.stride;
+  const std::int8_t* a = x.int8.q + at;
+  __m256i total[kTokens][2];
+  set_zero(total);
+  for (int k = 0; k < 256; k += kSlice) {
+    const std::int32_t* scales = panel.scales[k / 16];
+    add_slice<kTokens, kSlice / 4>(panel.values + k / 4, a + k, stride, load_256(scales), load_256(scales + 8), total);
+  }
+  const std::int16_t* sums16 = x.int8.sums16 + at / 16;
+  const float* scale = x.int8.scale + at / 256;
+  if constexpr (Unpacker::kOffset != 0) add_pairs<kTokens>(panel.corrections, sums16, stride / 16, total);
+  add_scaled<kTokens>(total, panel.d, scale, stride / 256, values);
+  if constexpr (Unpacker::kMins) {
+    set_zero(total);
+    add_pairs<kTokens>(panel.mins, sums16, stride / 16, total);
+    add_scaled<kTokens>(total, panel.dmin, scale, stride / 256, mins);
+  }
+}
+
+// Up to four blocks of 32 values, which belong to one chain.
+template <class Unpacker, int kTokens>
+inline void tile_32(const typename Panel32<Unpacker>::Block& panel, int blocks, const Activations& x, std::int64_t at,
+                    PanelRow* values, PanelRow* mins) {
+  using Panel = Panel32<Unpacker>;
+  constexpr int kSlice = Panel::kSlice;
+  const std::int64_t stride = x.stride, block_stride = stride / 32;
+  for (int b = 0; b < blocks; ++b) {
+    const std::int64_t place = at / 32 + b;
+    __m256i total[kTokens][2];
+    if constexpr (Unpacker::kOffset != 0) {
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {  // -kOffset * (sum of a)
+        const __m256i start = broadcast_word(x.int8.start + t * block_stride + place);
+        total[t][0] = total[t][1] = _mm256_srai_epi32(start, 8 - Unpacker::kBits);
+      }
+    } else {
+      set_zero(total);
+    }
+#pragma GCC unroll 2
+    for (int plane = 0; plane < Panel::kPlanes; ++plane) {
+      const __m256i weight = _mm256_set1_epi16(plane == 0 ? 1 : 16);
+#pragma GCC unroll 2
+      for (int k = 0; k < 32; k += kSlice) {
+        add_slice<kTokens, kSlice / 4>(panel.values[plane] + 8 * b + k / 4, x.int8.q + at + 32 * b + k, stride, weight,
+                                       weight, total);
+      }
+    }
+    add_scaled<kTokens>(total, panel.d[b], x.int8.scale + place, block_stride, values);
+    if constexpr (Unpacker::kMins) {
+      const Vec16 m = load(panel.m[b]);
+#pragma GCC unroll 4
+      for (int t = 0; t < kTokens; ++t) {
+        const Vec16 scaled_sum = broadcast(x.int8.scaled_sum[t * block_stride + place]);
+        store(mins[t].lane, fma(m, scaled_sum, load(mins[t].lane)));
+      }
+    }
+  }
+}
+
+// run(tokens as a constant, first token) over all rows of x, in tiles of kTokens and one smaller.
+template <int kTokens, class F>
+inline void for_tiles(int first, int last, const F& run) {
+  for (; first + kTokens <= last; first += kTokens) run.template operator()<kTokens>(first);
+  if constexpr (kTokens > 1) for_tiles<kTokens - 1>(first, last, run);
+}
+
+inline int smaller(int a, int b) {
+  return a < b ? a : b;
+}
+
+// `strip`: the first weight row of 16.
+template <class Unpacker>
+inline void strip_256(const MatmulTask& task, int strip) {
+  using Panel = Panel256<Unpacker>;
+  constexpr int kBlocks = Panel::kPieceBlocks;
+  static_assert(kBlocks * sizeof(typename Panel::Block) <= kPieceBytes);
+  const Activations& x = *task.x;
+  const std::uint8_t* weights = task.weights + strip * task.row_bytes;
+  const int rows = smaller(kStripRows, task.rows - strip);
+  auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);
+  auto* values = reinterpret_cast<PanelRow*>(panel + kBlocks);
+  PanelRow* mins = values + x.rows;
+  __builtin_memset(static_cast<void*>(values), 0,
+                   sizeof(PanelRow) * static_cast<unsigned>(x.rows) * (Unpacker::kMins ? 2 : 1));
+  const int blocks = task.cols / 256;
+  for (int first = 0; first < blocks; first += kBlocks) {
+    const int count = smaller(kBlocks, blocks - first);
+    for (int b = 0; b < count; ++b) Panel::pack(weights, task.row_bytes, rows, first + b, panel[b]);
+    for_tiles<kTileTokens>(0, x.rows, [&]<int kTokens>(int t) {
+      for (int b = 0; b < count; ++b) {
+        const std::int64_t at = static_cast<std::int64_t>(t) * x.stride + 256 * (first + b);
+        tile_256<Unpacker, kTokens>(panel[b], x, at, values + t, mins + t);
+      }
+    });
+  }
+  for (int t = 0; t < x.rows; ++t) {
+    Vec16 y = load(values[t].lane);
+    if constexpr (Unpacker::kMins) y = sub(y, load(mins[t].lane));
+    store_partial(task.out + t * task.out_stride + strip, y, rows);
+  }
+}
+
+// (v[0] + v[2]) + (v[1] + v[3]), the chains `next` rows apart.
+inline Vec16 chain_sums(const PanelRow* v, int next) {
+  return add(add(load(v[0].lane), load(v[2 * next].lane)), add(load(v[next].lane), load(v[3 * next].lane)));
+}
+
+template <class Unpacker>
+inline void strip_32(const MatmulTask& task, int strip) {
+  using Panel = Panel32<Unpacker>;
+  constexpr int kUnits = Panel::kPieceUnits;
+  static_assert(kUnits * sizeof(typename Panel::Block) <= kPieceBytes);
+  const Activations& x = *task.x;
+  const std::uint8_t* weights = task.weights + strip * task.row_bytes;
+  const int rows = smaller(kStripRows, task.rows - strip);
+  auto* panel = reinterpret_cast<typename Panel::Block*>(task.scratch);
+  auto* values = reinterpret_cast<PanelRow*>(panel + kUnits);  // [chain][row of x]
+  PanelRow* mins = values + 4 * x.rows;
+  __builtin_memset(static_cast<void*>(values), 0,
+                   sizeof(PanelRow) * static_cast<unsigned>(x.rows) * (Unpacker::kMins ? 8 : 4));
+  const int blocks = task.cols / 32;
+  for (int first = 0; first < blocks; first += 4 * kUnits) {
+    const auto blocks_of = [&](int unit) { return smaller(4, blocks - first - 4 * unit); };
+    const int count = smaller(kUnits, (blocks - first + 3) / 4);
+    for (int u = 0; u < count; ++u) {
+      Panel::pack(weights, task.row_bytes, rows, first + 4 * u, blocks_of(u), panel[u]);
+    }
+    for_tiles<kTileTokens>(0, x.rows, [&]<int kTokens>(int t) {
+      for (int u = 0; u < count; ++u) {
+        const std::int64_t at = static_cast<std::int64_t>(t) * x.stride + 32 * first + 128 * u;
+        tile_32<Unpacker, kTokens>(panel[u], blocks_of(u), x, at, values + u * x.rows + t, mins + u * x.rows + t);
+      }
+    });
+  }
+  for (int t = 0; t < x.rows; ++t) {
+    Vec16 y = chain_sums(values + t, x.rows);
+    if constexpr (Unpacker::kMins) y = add(y, chain_sums(mins + t, x.rows));
+    store_partial(task.out + t * task.out_stride + strip, y, rows);
+  }
+}
+
+template <class Unpacker>
+inline void many_rows(const MatmulTask& task) {
+  for (int strip = 0; strip < task.rows; strip += kStripRows) {
+    if constexpr (Unpacker::kValues == 256) {
+      strip_256<Unpacker>(task, strip);
+    } else {
+      strip_32<Unpacker>(task, strip);
+    }
+  }
+}
+
+}  // namespace pronk::avx2
