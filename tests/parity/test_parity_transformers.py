@@ -41,6 +41,11 @@ SHAPES = {
 # Meta's params.json has no word for these.
 NOT_META = {"heads wider than dim / n_heads", "linear rope, biases", "short llama3 rope"}
 FORMS = ("hf", "gguf", "meta1", "meta2")
+BACKENDS = [
+    "cpu",
+    "torch",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")),
+]
 CASES = [(shape, form) for shape in SHAPES for form in FORMS if "meta" not in form or shape not in NOT_META]
 TOKENS = np.random.default_rng(0).integers(3, 320, 100).tolist()
 
@@ -61,6 +66,10 @@ def models():  # type: ignore[no-untyped-def]
     return get
 
 
+def _backend(name: str):  # type: ignore[no-untyped-def]
+    return make_backend(name, dtype=None if name == "cpu" else "float32")
+
+
 def _write(model, shape: Shape, form: str, folder: Path) -> Path:  # type: ignore[no-untyped-def]
     if form == "hf":
         return write_hf(model, folder / "hf")
@@ -69,12 +78,12 @@ def _write(model, shape: Shape, form: str, folder: Path) -> Path:  # type: ignor
     return write_meta(model, shape, folder / "meta", shards=int(form[-1]))
 
 
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize(("name", "form"), CASES, ids=[f"{s}-{f}" for s, f in CASES])
 def test_logits_equal_transformers(name: str, form: str, backend: str, models, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     model, expected = models(name)
     checkpoint = open_checkpoint(_write(model, SHAPES[name], form, tmp_path))
-    ours = load_model(checkpoint.config, checkpoint.tensors, make_backend(backend))
+    ours = load_model(checkpoint.config, checkpoint.tensors, _backend(backend))
     assert relative_error(run(ours, TOKENS), expected) < BOUND
 
 
@@ -97,12 +106,12 @@ def test_cpu_prefill_in_chunks_and_decode_are_bit_for_bit_the_whole(name: str, m
         np.testing.assert_array_equal(run(ours, TOKENS[:20], [1], kv_type), whole[:20])
 
 
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_ragged_batch_equals_each_sequence_alone(backend: str, models) -> None:  # type: ignore[no-untyped-def]
     """Prompts, chunks of prompts and decoding sequences in one step."""
     model, expected = models("grouped heads")
     shape = SHAPES["grouped heads"]
-    ours = load_model(config_of(shape), lazy_tensors(meta_state(model, shape)), make_backend(backend))
+    ours = load_model(config_of(shape), lazy_tensors(meta_state(model, shape)), _backend(backend))
     sequences = [TOKENS, TOKENS[10:47], TOKENS[:50], TOKENS[:3]]
     steps = [[20, 30, 0, 0], [60, 1, 1, 0], [18, 1, 40, 1], [1, 5, 9, 1], [1, 0, 0, 1]]
     together = run_ragged(ours, sequences, steps)
@@ -115,13 +124,13 @@ def test_a_ragged_batch_equals_each_sequence_alone(backend: str, models) -> None
     assert relative_error(together[2], expected[:50]) < BOUND
 
 
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_quantized_rows_are_invariant_to_the_batch_too(backend: str, models) -> None:  # type: ignore[no-untyped-def]
     shape = Shape(dim=256, n_heads=4, n_kv_heads=2, ffn_dim=256, n_layers=1)
     state = meta_state(random_llama(shape), shape)
     from pronk.tensors import types
 
-    ours = load_model(config_of(shape), lazy_tensors(state, types.Q8_0), make_backend(backend))
+    ours = load_model(config_of(shape), lazy_tensors(state, types.Q8_0), _backend(backend))
     whole = run(ours, TOKENS)
     chunked = run(ours, TOKENS, [1, 2, 3, 4, 5, 6, 7, 8, 9, 40])
     if backend == "cpu":
@@ -129,7 +138,7 @@ def test_quantized_rows_are_invariant_to_the_batch_too(backend: str, models) -> 
     assert relative_error(chunked, whole) < 1e-5
 
 
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("scaling", ["llama3", "linear"])
 def test_long_positions(backend: str, scaling: str) -> None:
     """The last tokens of a context eight times the original one."""
@@ -140,6 +149,6 @@ def test_long_positions(backend: str, scaling: str) -> None:
     with torch.no_grad():
         model.set_attn_implementation("sdpa")
         expected = model(torch.tensor([tokens]), logits_to_keep=64).logits[0].numpy()
-    ours = load_model(config_of(shape), lazy_tensors(meta_state(model, shape)), make_backend(backend))
+    ours = load_model(config_of(shape), lazy_tensors(meta_state(model, shape)), _backend(backend))
     logits = run(ours, tokens, [4096, 4000, 32])[-64:]
     assert relative_error(logits, expected) < BOUND
