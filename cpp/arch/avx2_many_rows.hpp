@@ -22,6 +22,12 @@ inline __m256i broadcast_word(const void* p) {
   return _mm256_set1_epi32(static_cast<int>(load_u32(p)));
 }
 
+// Compilers reorder sums of whole numbers into trees, whose many leaves would not fit the registers. This does nothing
+// but keep a sum so far from being taken apart.
+inline __attribute__((always_inline)) void keep(__m256i& sum) {
+  __asm__("" : "+x"(sum));
+}
+
 template <int kTokens>
 inline __attribute__((always_inline)) void set_zero(__m256i (&c)[kTokens][2]) {
 #pragma GCC unroll 4
@@ -43,6 +49,8 @@ inline __attribute__((always_inline)) void add_slice(const std::uint8_t (*values
       const __m256i four = broadcast_word(a + t * stride + 4 * word);
       c[t][0] = _mm256_add_epi16(c[t][0], _mm256_maddubs_epi16(left, four));
       c[t][1] = _mm256_add_epi16(c[t][1], _mm256_maddubs_epi16(right, four));
+      keep(c[t][0]);
+      keep(c[t][1]);
     }
   }
 #pragma GCC unroll 4
@@ -122,7 +130,7 @@ inline void tile_32(const typename Panel32<Unpacker>::Block& panel, int blocks, 
     } else {
       set_zero(total);
     }
-#pragma GCC unroll 2
+#pragma GCC unroll 1  // or the same bytes of x would be kept for the second plane, in memory
     for (int plane = 0; plane < Panel::kPlanes; ++plane) {
       const __m256i weight = _mm256_set1_epi16(plane == 0 ? 1 : 16);
 #pragma GCC unroll 2
