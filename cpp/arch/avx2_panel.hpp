@@ -1,6 +1,6 @@
 // A panel: 16 weight rows unpacked and transposed into scratch memory, once for all rows of x.
 //
-//   values   [plane][k / 4][16 rows][4]  unsigned bytes, u = q + kOffset
+//   values   [plane][k / 4][16 rows][4]  unsigned bytes
 //   K-quants, for each block of 256:
 //   scales   [16][16]            int16 pairs (scale, scale), of one group of 16 values
 //   corrections [8][16]          int16 pairs: -kOffset * scale, of two groups of 16
@@ -27,10 +27,6 @@ struct PanelShape {
   static_assert(kPlaneBits >= 4 && kSlice / 2 * ((1 << kPlaneBits) - 1) * 127 <= 32767);
 };
 
-inline void add_offset(std::int8_t* q, int offset) {
-  store_256(q, _mm256_add_epi8(load_256(q), _mm256_set1_epi8(static_cast<char>(offset))));
-}
-
 // Writes a 16 x 16 square of 32-bit words (rows `stride` bytes apart) as its columns, one after the other.
 inline void transpose_words(const void* rows, int stride, void* out) {
   Vec16 square[16];
@@ -43,8 +39,9 @@ inline void transpose_words(const void* rows, int stride, void* out) {
 
 // What the next piece will want at this place of a weight row: 16 rows are more streams than the hardware's own
 // prefetcher likes to follow.
-inline void prefetch_next(const std::uint8_t* here, int piece_bytes, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch(here + piece_bytes + i);
+inline void prefetch_next(const void* here, std::size_t piece_bytes, std::size_t bytes) {
+  const char* next = static_cast<const char*>(here) + piece_bytes;
+  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(next + i);
 }
 
 template <class Unpacker>
@@ -60,22 +57,25 @@ struct Panel256 : PanelShape<Unpacker> {
   };
 
   static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
-    Block256 unpacked[16];
+    alignas(64) std::uint8_t values[16][256];
+    alignas(64) std::int16_t factors[16][2][16];  // scales and mins
     for (int r = 0; r < 16; ++r) {
       const int row = r < rows ? r : rows - 1;  // a panel that is not full repeats its last row
-      const std::uint8_t* in = weights + row * row_bytes + block * Unpacker::kBytes;
-      prefetch_next(in, kPieceBlocks * Unpacker::kBytes, Unpacker::kBytes);
-      Unpacker::unpack(in, unpacked[r]);
-      if constexpr (Unpacker::kOffset != 0) {
-        for (int i = 0; i < 256; i += 32) add_offset(unpacked[r].q + i, Unpacker::kOffset);
-      }
-      out.d[r] = unpacked[r].d;
-      if constexpr (Unpacker::kMins) out.dmin[r] = unpacked[r].dmin;
+      const auto& in = reinterpret_cast<const typename Unpacker::Block*>(weights + row * row_bytes)[block];
+      prefetch_next(&in, kPieceBlocks * sizeof(in), sizeof(in));
+      __m256i u[8], scale, min = _mm256_setzero_si256();
+      Unpacker::values(in, u);
+      for (int i = 0; i < 8; ++i) store_256(values[r] + 32 * i, u[i]);
+      Unpacker::scales(in, scale, min);
+      store_256(factors[r][0], scale);
+      store_256(factors[r][1], min);
+      const __m128 floats = Unpacker::floats(in);
+      out.d[r] = _mm_cvtss_f32(floats);
+      out.dmin[r] = _mm_cvtss_f32(_mm_movehdup_ps(floats));
     }
-    for (int i = 0; i < 4; ++i) transpose_words(unpacked[0].q + 64 * i, sizeof(Block256), out.values[16 * i]);
-    // A column: [scales or mins of groups 2i and 2i + 1], the scales first.
-    alignas(64) std::int32_t columns[16][16];
-    transpose_words(unpacked[0].scale, sizeof(Block256), columns);
+    for (int i = 0; i < 4; ++i) transpose_words(values[0] + 64 * i, 256, out.values[16 * i]);
+    alignas(64) std::int32_t columns[16][16];  // pairs of scales in the first eight, of mins in the others
+    transpose_words(factors, 64, columns);
     for (int pair = 0; pair < 8; ++pair) {
       for (int half = 0; half < 2; ++half) {
         const __m256i both = load_256(columns[pair] + 8 * half);
@@ -106,21 +106,18 @@ struct Panel32 : PanelShape<Unpacker> {
     alignas(64) std::uint8_t values[kPlanes][16][128];
     for (int r = 0; r < 16; ++r) {
       const int row = r < rows ? r : rows - 1;
-      const std::uint8_t* in = weights + row * row_bytes + block * Unpacker::kBytes;
-      prefetch_next(in, kPieceUnits * 4 * Unpacker::kBytes, 4 * Unpacker::kBytes);
+      const auto* in = reinterpret_cast<const typename Unpacker::Block*>(weights + row * row_bytes) + block;
+      prefetch_next(in, kPieceUnits * 4 * sizeof(*in), 4 * sizeof(*in));
       for (int b = 0; b < blocks; ++b) {
-        Block32 unpacked;
-        Unpacker::unpack(in + b * Unpacker::kBytes, unpacked);
-        add_offset(unpacked.q, Unpacker::kOffset);
-        const __m256i u = load_256(unpacked.q);
+        const __m256i u = Unpacker::values(in[b]);
         if constexpr (kPlanes == 2) {
           store_256(values[0][r] + 32 * b, low_nibbles(u));
           store_256(values[1][r] + 32 * b, high_nibbles(u));
         } else {
           store_256(values[0][r] + 32 * b, u);
         }
-        out.d[b][r] = unpacked.d;
-        if constexpr (Unpacker::kMins) out.m[b][r] = unpacked.m;
+        out.d[b][r] = half(in[b].d);
+        if constexpr (Unpacker::kMins) out.m[b][r] = half(in[b].m);
       }
     }
     for (int plane = 0; plane < kPlanes; ++plane) {

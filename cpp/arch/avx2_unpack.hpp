@@ -1,9 +1,13 @@
-// Blocks of the file to the plain forms of row_matmul.hpp with AVX2: one unpacker a type.
+// Blocks of the file to vectors with AVX2: one unpacker a type. A new type is one more struct here.
 //
-// kOffset is what makes a value an unsigned one of kBits: 0 <= q + kOffset < 2^kBits.
+// Values are unsigned bytes of kBits, in their order.
+//   K-quants, with a scale (and a min) for each 16 values:  w = d * scale * (u - kOffset) - dmin * min
+//   32-value types:                                         w = d * (u - kOffset) + m
 #pragma once
 
 #include <immintrin.h>
+
+#include "pronk/quants.hpp"
 
 namespace pronk::avx2 {
 
@@ -11,12 +15,6 @@ inline float half(Half h) {
   std::uint16_t bits;
   __builtin_memcpy(&bits, h.bytes, 2);
   return _cvtsh_ss(bits);
-}
-
-template <class Block>
-inline const Block& block_at(const std::uint8_t* p) {
-  static_assert(alignof(Block) == 1);
-  return *reinterpret_cast<const Block*>(p);
 }
 
 inline __m128i load_128(const void* p) {
@@ -57,131 +55,120 @@ inline __m256i fifth_bits(const std::uint8_t* high) {
   return _mm256_and_si256(_mm256_cmpeq_epi8(bits, bit_of), _mm256_set1_epi8(16));
 }
 
+// s8 + 128 as u8, and back.
+inline __m256i flip_signs(__m256i v) {
+  return _mm256_xor_si256(v, _mm256_set1_epi8(static_cast<char>(0x80)));
+}
+
 struct UnpackQ4_0 {
-  static constexpr int kBytes = sizeof(BlockQ4_0), kValues = 32, kBits = 4, kOffset = 8;
-  static constexpr bool kMins = false, kSigned = true;
-  static void unpack(const std::uint8_t* p, Block32& out) {
-    const auto& in = block_at<BlockQ4_0>(p);
-    out.d = half(in.d);
-    store_256(out.q, _mm256_sub_epi8(unpack_nibbles(in.q), _mm256_set1_epi8(8)));
-  }
+  using Block = BlockQ4_0;
+  static constexpr int kValues = 32, kBits = 4, kOffset = 8;
+  static constexpr bool kMins = false;
+  static __m256i values(const Block& block) { return unpack_nibbles(block.q); }
 };
 
 struct UnpackQ4_1 {
-  static constexpr int kBytes = sizeof(BlockQ4_1), kValues = 32, kBits = 4, kOffset = 0;
-  static constexpr bool kMins = true, kSigned = false;
-  static void unpack(const std::uint8_t* p, Block32& out) {
-    const auto& in = block_at<BlockQ4_1>(p);
-    out.d = half(in.d);
-    out.m = half(in.m);
-    store_256(out.q, unpack_nibbles(in.q));
-  }
+  using Block = BlockQ4_1;
+  static constexpr int kValues = 32, kBits = 4, kOffset = 0;
+  static constexpr bool kMins = true;
+  static __m256i values(const Block& block) { return unpack_nibbles(block.q); }
 };
 
 struct UnpackQ5_0 {
-  static constexpr int kBytes = sizeof(BlockQ5_0), kValues = 32, kBits = 5, kOffset = 16;
-  static constexpr bool kMins = false, kSigned = true;
-  static void unpack(const std::uint8_t* p, Block32& out) {
-    const auto& in = block_at<BlockQ5_0>(p);
-    out.d = half(in.d);
-    const __m256i values = _mm256_or_si256(unpack_nibbles(in.q), fifth_bits(in.high));
-    store_256(out.q, _mm256_sub_epi8(values, _mm256_set1_epi8(16)));
-  }
+  using Block = BlockQ5_0;
+  static constexpr int kValues = 32, kBits = 5, kOffset = 16;
+  static constexpr bool kMins = false;
+  static __m256i values(const Block& block) { return _mm256_or_si256(unpack_nibbles(block.q), fifth_bits(block.high)); }
 };
 
 struct UnpackQ5_1 {
-  static constexpr int kBytes = sizeof(BlockQ5_1), kValues = 32, kBits = 5, kOffset = 0;
-  static constexpr bool kMins = true, kSigned = false;
-  static void unpack(const std::uint8_t* p, Block32& out) {
-    const auto& in = block_at<BlockQ5_1>(p);
-    out.d = half(in.d);
-    out.m = half(in.m);
-    store_256(out.q, _mm256_or_si256(unpack_nibbles(in.q), fifth_bits(in.high)));
-  }
+  using Block = BlockQ5_1;
+  static constexpr int kValues = 32, kBits = 5, kOffset = 0;
+  static constexpr bool kMins = true;
+  static __m256i values(const Block& block) { return _mm256_or_si256(unpack_nibbles(block.q), fifth_bits(block.high)); }
 };
 
 struct UnpackQ8_0 {
-  static constexpr int kBytes = sizeof(BlockQ8_0), kValues = 32, kBits = 8, kOffset = 128;
-  static constexpr bool kMins = false, kSigned = true;
-  static void unpack(const std::uint8_t* p, Block32& out) {
-    const auto& in = block_at<BlockQ8_0>(p);
-    out.d = half(in.d);
-    store_256(out.q, load_256(in.q));
-  }
+  using Block = BlockQ8_0;
+  static constexpr int kValues = 32, kBits = 8, kOffset = 128;
+  static constexpr bool kMins = false;
+  static __m256i values(const Block& block) { return flip_signs(load_256(block.q)); }
 };
 
-// The scales and mins of Q4_K and Q5_K (unpack_scale in quants/half.hpp
-// shows the packing), four groups in a 32-bit word.
-inline void unpack_6_bits(const std::uint8_t* packed, Block256& out) {
+// The scales and mins of Q4_K and Q5_K (unpack_scale in quants/half.hpp shows the packing), four groups in a 32-bit
+// word.
+inline void unpack_6_bits(const std::uint8_t* packed, __m256i& scales, __m256i& mins) {
   const std::uint32_t a = load_u32(packed), b = load_u32(packed + 4), c = load_u32(packed + 8);
   const auto low_scales = static_cast<int>(a & 0x3f3f3f3fu), low_mins = static_cast<int>(b & 0x3f3f3f3fu);
   const auto high_scales = static_cast<int>((c & 0x0f0f0f0fu) | (a >> 2 & 0x30303030u));
   const auto high_mins = static_cast<int>((c >> 4 & 0x0f0f0f0fu) | (b >> 2 & 0x30303030u));
   const __m128i bytes = _mm_set_epi32(high_mins, low_mins, high_scales, low_scales);
-  store_256(out.scale, _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)));  // a group of 32 is two of 16
-  store_256(out.min, _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(bytes, bytes)));
+  scales = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes));  // a group of 32 is two of 16
+  mins = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(bytes, bytes));
 }
 
 struct UnpackQ4_K {
-  static constexpr int kBytes = sizeof(BlockQ4_K), kValues = 256, kBits = 4, kOffset = 0;
-  static constexpr bool kMins = true, kSigned = false;
-  static void unpack(const std::uint8_t* p, Block256& out) {
-    const auto& in = block_at<BlockQ4_K>(p);
-    out.d = half(in.d);
-    out.dmin = half(in.dmin);
-    unpack_6_bits(in.scales, out);
+  using Block = BlockQ4_K;
+  static constexpr int kValues = 256, kBits = 4, kOffset = 0;
+  static constexpr bool kMins = true;
+  static void values(const Block& block, __m256i (&u)[8]) {
     for (int pair = 0; pair < 4; ++pair) {
-      const __m256i bytes = load_256(in.q + 32 * pair);
-      store_256(out.q + 64 * pair, low_nibbles(bytes));
-      store_256(out.q + 64 * pair + 32, high_nibbles(bytes));
+      const __m256i bytes = load_256(block.q + 32 * pair);
+      u[2 * pair] = low_nibbles(bytes);
+      u[2 * pair + 1] = high_nibbles(bytes);
     }
+  }
+  static void scales(const Block& block, __m256i& scale, __m256i& min) { unpack_6_bits(block.scales, scale, min); }
+  static __m128 floats(const Block& block) {  // d, dmin, 0, 0
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(&block))));
   }
 };
 
 struct UnpackQ5_K {
-  static constexpr int kBytes = sizeof(BlockQ5_K), kValues = 256, kBits = 5, kOffset = 0;
-  static constexpr bool kMins = true, kSigned = false;
-  static void unpack(const std::uint8_t* p, Block256& out) {
-    const auto& in = block_at<BlockQ5_K>(p);
-    out.d = half(in.d);
-    out.dmin = half(in.dmin);
-    unpack_6_bits(in.scales, out);
+  using Block = BlockQ5_K;
+  static constexpr int kValues = 256, kBits = 5, kOffset = 0;
+  static constexpr bool kMins = true;
+  static void values(const Block& block, __m256i (&u)[8]) {
     const __m256i sixteen = _mm256_set1_epi8(16);
-    __m256i high = load_256(in.high);
+    __m256i high = load_256(block.high);
     for (int pair = 0; pair < 4; ++pair) {  // the next two groups' bits are the lowest of each byte
-      const __m256i bytes = load_256(in.q + 32 * pair);
+      const __m256i bytes = load_256(block.q + 32 * pair);
       const __m256i low_fifth = _mm256_and_si256(_mm256_slli_epi16(high, 4), sixteen);
       const __m256i high_fifth = _mm256_and_si256(_mm256_slli_epi16(high, 3), sixteen);
-      store_256(out.q + 64 * pair, _mm256_or_si256(low_nibbles(bytes), low_fifth));
-      store_256(out.q + 64 * pair + 32, _mm256_or_si256(high_nibbles(bytes), high_fifth));
+      u[2 * pair] = _mm256_or_si256(low_nibbles(bytes), low_fifth);
+      u[2 * pair + 1] = _mm256_or_si256(high_nibbles(bytes), high_fifth);
       high = _mm256_srli_epi16(high, 2);
     }
+  }
+  static void scales(const Block& block, __m256i& scale, __m256i& min) { unpack_6_bits(block.scales, scale, min); }
+  static __m128 floats(const Block& block) {
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(&block))));
   }
 };
 
 struct UnpackQ6_K {
-  static constexpr int kBytes = sizeof(BlockQ6_K), kValues = 256, kBits = 6, kOffset = 32;
-  static constexpr bool kMins = false, kSigned = true;
-  static void unpack(const std::uint8_t* p, Block256& out) {
-    const auto& in = block_at<BlockQ6_K>(p);
-    out.d = half(in.d);
-    store_256(out.scale, _mm256_cvtepi8_epi16(load_128(in.scales)));
+  using Block = BlockQ6_K;
+  static constexpr int kValues = 256, kBits = 6, kOffset = 32;
+  static constexpr bool kMins = false;
+  static void values(const Block& block, __m256i (&u)[8]) {
     for (int part = 0; part < 2; ++part) {  // halves of 128 values
-      const __m256i low_a = load_256(in.low + 64 * part), low_b = load_256(in.low + 64 * part + 32);
-      const __m256i high = load_256(in.high + 32 * part);
-      std::int8_t* q = out.q + 128 * part;
-      store_256(q, join(low_nibbles(low_a), _mm256_slli_epi16(high, 4)));
-      store_256(q + 32, join(low_nibbles(low_b), _mm256_slli_epi16(high, 2)));
-      store_256(q + 64, join(high_nibbles(low_a), high));
-      store_256(q + 96, join(high_nibbles(low_b), _mm256_srli_epi16(high, 2)));
+      const __m256i low_a = load_256(block.low + 64 * part), low_b = load_256(block.low + 64 * part + 32);
+      const __m256i high = load_256(block.high + 32 * part);
+      u[4 * part] = join(low_nibbles(low_a), _mm256_slli_epi16(high, 4));
+      u[4 * part + 1] = join(low_nibbles(low_b), _mm256_slli_epi16(high, 2));
+      u[4 * part + 2] = join(high_nibbles(low_a), high);
+      u[4 * part + 3] = join(high_nibbles(low_b), _mm256_srli_epi16(high, 2));
     }
   }
+  static void scales(const Block& block, __m256i& scale, __m256i&) {
+    scale = _mm256_cvtepi8_epi16(load_128(block.scales));
+  }
+  static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d)); }
 
  private:
   // Four low bits, and two more that stand at bits 4 and 5 of `high` (the rest of it is the neighbours').
   static __m256i join(__m256i low, __m256i high) {
-    const __m256i value = _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
-    return _mm256_sub_epi8(value, _mm256_set1_epi8(32));
+    return _mm256_or_si256(low, _mm256_and_si256(high, _mm256_set1_epi8(0x30)));
   }
 };
 
