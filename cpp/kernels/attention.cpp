@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <new>
 #include <vector>
 
+#include "kernels/scratch.hpp"
 #include "pronk/kernels.hpp"
 #include "pronk/layers.hpp"
 #include "pronk/thread_pool.hpp"
@@ -22,36 +22,8 @@ constexpr std::int64_t kFewRows = 32;
 // Multiply-adds below which the other threads are not woken.
 constexpr std::int64_t kWorthSharing = 1 << 18;
 
-// Memory that grows and stays: a thread attends once a layer a token.
-class Buffer {
- public:
-  Buffer() = default;
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-  ~Buffer() { release(); }
-
-  float* floats(std::int64_t count) {
-    if (count > capacity_) {
-      release();
-      capacity_ = 0;
-      memory_ = static_cast<float*>(::operator new(sizeof(float) * static_cast<std::size_t>(count), kAlignment));
-      capacity_ = count;
-    }
-    return memory_;
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  void release() {
-    if (memory_ != nullptr) ::operator delete(memory_, kAlignment);
-    memory_ = nullptr;
-  }
-  float* memory_ = nullptr;
-  std::int64_t capacity_ = 0;
-};
-
-thread_local Buffer scratch;   // each worker's own
-thread_local Buffer partials;  // the caller's: results of segments that several threads share out
+thread_local Scratch scratch;   // each worker's own
+thread_local Scratch partials;  // the caller's: results of segments that several threads share out
 
 struct Plan {
   std::vector<AttentionPiece> pieces;
@@ -89,7 +61,7 @@ std::vector<AttentionPiece> cut_contexts(const AttentionArgs& args, const Plan& 
   const std::int64_t stride = kernels().layers.partial_stride(args), group = args.heads / args.kv_heads;
   std::int64_t rows = 0;
   for (const AttentionPiece& piece : whole.pieces) rows += (piece.last - piece.first) * group * piece.segment_end;
-  float* partial = partials.floats(rows * stride);
+  float* partial = partials.get<float>(static_cast<std::size_t>(rows * stride));
   std::vector<AttentionPiece> pieces;
   for (AttentionPiece piece : whole.pieces) {
     const std::int32_t segments = piece.segment_end;
@@ -132,7 +104,7 @@ void attention(const AttentionArgs& args) {
   const int threads = ThreadPool::instance().size();
   const bool shared = threads > 1 && plan.work >= kWorthSharing;
   write_all_pages(args, shared);
-  const std::int64_t floats = layer.attend_scratch(args, plan.most_rows);
+  const auto floats = static_cast<std::size_t>(layer.attend_scratch(args, plan.most_rows));
 
   const bool few = shared && plan.most_rows <= kFewRows && plan.pieces.size() < 4 * static_cast<std::size_t>(threads);
   if (!few) {
@@ -142,14 +114,14 @@ void attention(const AttentionArgs& args) {
              std::int64_t{b.last - b.first} * args.positions[b.last - 1];
     });
     each(plan.pieces.size(), shared,
-         [&](std::size_t i) { layer.attend(args, plan.pieces[i], scratch.floats(floats)); });
+         [&](std::size_t i) { layer.attend(args, plan.pieces[i], scratch.get<float>(floats)); });
     return;
   }
   const std::vector<AttentionPiece> pieces = cut_contexts(args, plan);
-  each(pieces.size(), shared, [&](std::size_t i) { layer.attend(args, pieces[i], scratch.floats(floats)); });
+  each(pieces.size(), shared, [&](std::size_t i) { layer.attend(args, pieces[i], scratch.get<float>(floats)); });
   std::size_t i = 0;
   for (const AttentionPiece& whole : plan.pieces) {
-    layer.merge_segments(args, pieces[i], whole.segment_end, scratch.floats(floats));
+    layer.merge_segments(args, pieces[i], whole.segment_end, scratch.get<float>(floats));
     i += static_cast<std::size_t>(whole.segment_end);
   }
 }

@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cstring>
-#include <memory>
-#include <new>
+#include <cstddef>
+#include <cstdint>
 
+#include "kernels/scratch.hpp"
 #include "pronk/kernels.hpp"
 #include "pronk/thread_pool.hpp"
 
@@ -14,35 +14,7 @@ namespace pronk {
 
 namespace {
 
-// Memory that a thread keeps and uses again for every product.
-class Scratch {
- public:
-  ~Scratch() { release(); }
-  std::uint8_t* get(std::size_t bytes) {
-    if (bytes > size_) {
-      release();
-      memory_ = static_cast<std::uint8_t*>(::operator new(bytes, kAlignment));
-      size_ = bytes;
-    }
-    return memory_;
-  }
-
- private:
-  static constexpr std::align_val_t kAlignment{64};
-  void release() {
-    if (memory_ != nullptr) ::operator delete(memory_, kAlignment);
-    memory_ = nullptr;
-    size_ = 0;
-  }
-  std::uint8_t* memory_ = nullptr;
-  std::size_t size_ = 0;
-};
-
 thread_local Scratch task_scratch, activation_scratch[2];
-
-constexpr std::size_t align(std::size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
 
 // Cuts one piece of memory into aligned arrays. Without memory it only adds up what they will take.
 class Cutter {
@@ -98,7 +70,7 @@ Activations quantize(const float* x, int rows, int cols, int block, Scratch& mem
   const std::size_t count = static_cast<std::size_t>(rows) * static_cast<std::size_t>(stride);
   Cutter measure(nullptr);
   cut_arrays(measure, count, block);
-  Cutter cutter(memory.get(measure.used()));
+  Cutter cutter(memory.get<std::uint8_t>(measure.used()));
   const QuantizedRow a = cut_arrays(cutter, count, block);
 
   const auto some_rows = [&](int first, int last) {
@@ -165,7 +137,7 @@ void run_jobs(const Job* jobs, int count, std::size_t scratch, std::int64_t work
   const std::int64_t tasks = jobs[count - 1].first_task + jobs[count - 1].tasks;
   std::atomic<std::int64_t> next{0};
   const auto draw = [&](int, int) {
-    std::uint8_t* memory = task_scratch.get(scratch);
+    std::uint8_t* memory = task_scratch.get<std::uint8_t>(scratch);
     for (std::int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
       int j = 0;
       while (task >= jobs[j].first_task + jobs[j].tasks) ++j;
