@@ -18,7 +18,7 @@ inline __m256i pair_products(__m256i u, __m256i a) {
 }
 
 inline constexpr int log2_of(int power) {
-  return power == 1 ? 0 : 1 + log2_of(power / 2);
+  return power <= 1 ? 0 : 1 + log2_of(power / 2);
 }
 
 inline void prefetch_ahead(const void* here, std::size_t bytes) {
@@ -61,6 +61,7 @@ inline void dot_row_256(const std::uint8_t* row, const Activations& x, int first
       for (int i = 0; i < 8; ++i) {
         const __m256i products = pair_products<Unpacker>(u[i], load_256(x.int8.q + at + 32 * i));
         sum = _mm256_add_epi32(sum, _mm256_madd_epi16(products, lane_scale[i]));
+        keep(sum);
       }
       const __m256i group_sums = load_256(x.int8.sums16 + at / 16);
       if constexpr (Unpacker::kOffset != 0) {
@@ -78,28 +79,33 @@ inline void dot_row_256(const std::uint8_t* row, const Activations& x, int first
   }
 }
 
+// In each half: [a0 + a2, a1 + a3, b0 + b2, b1 + b3]. One shuffle, where vphaddd takes two.
+inline __m256i add_pairs_of(__m256i a, __m256i b) {
+  return _mm256_add_epi32(_mm256_blend_epi32(a, b, 0xcc), _mm256_alignr_epi8(b, a, 8));
+}
+
 // The sums of four vectors' lanes.
 inline __m128i sum_each(const __m256i (&v)[4]) {
-  const __m256i pairs = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
-  return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+  const __m256i sums = _mm256_hadd_epi32(add_pairs_of(v[0], v[1]), add_pairs_of(v[2], v[3]));
+  return _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
 }
 
 // 16 blocks' numbers as four vectors: number i of each chain (matmul.hpp) in vector i.
-struct ByChain {
-  __m128 of[4];
-  explicit ByChain(const float* p) {
-    for (int chain = 0; chain < 4; ++chain) of[chain] = _mm_loadu_ps(p + 4 * chain);
-    _MM_TRANSPOSE4_PS(of[0], of[1], of[2], of[3]);
-  }
-};
+inline __attribute__((always_inline)) void by_chain(const float* p, __m128 (&of)[4]) {
+  for (int chain = 0; chain < 4; ++chain) of[chain] = _mm_loadu_ps(p + 4 * chain);
+  _MM_TRANSPOSE4_PS(of[0], of[1], of[2], of[3]);
+}
 
 // The fp16 numbers of blocks i, 4 + i, 8 + i, 12 + i, which lie `bytes` apart.
 inline __m128 four_halves(const Half* first, std::size_t bytes) {
   const auto* p = reinterpret_cast<const char*>(first);
-  std::uint16_t bits[4];
-  for (int chain = 0; chain < 4; ++chain) __builtin_memcpy(&bits[chain], p + chain * bytes, 2);
-  return _mm_cvtph_ps(_mm_setr_epi16(static_cast<short>(bits[0]), static_cast<short>(bits[1]),
-                                     static_cast<short>(bits[2]), static_cast<short>(bits[3]), 0, 0, 0, 0));
+  std::uint64_t bits = 0;  // put together here, since the vector units' shuffles are what this kernel waits for
+  for (unsigned chain = 0; chain < 4; ++chain) {
+    std::uint16_t word;
+    __builtin_memcpy(&word, p + chain * bytes, 2);
+    bits |= static_cast<std::uint64_t>(word) << 16 * chain;
+  }
+  return _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<long long>(bits)));
 }
 
 template <int kTokens>
@@ -110,38 +116,40 @@ struct Chains {
 // 16 blocks (512 values) of a weight row against kTokens rows of x at value `at`: block 4 * chain + i is the i-th that
 // its chain takes, so the four chains go side by side.
 template <class Unpacker, int kTokens>
-inline void dot_16_blocks(const typename Unpacker::Block* blocks, const Activations& x, int first_token, int at,
-                          Chains<kTokens>& chains) {
+inline __attribute__((always_inline)) void dot_16_blocks(const typename Unpacker::Block* blocks, const Activations& x,
+                                                         int first_token, int at, Chains<kTokens>& chains) {
+  // -kOffset * (sum of a) is start (-128 * that sum) >> kShift. Signed weights, as pair_products takes 8 bits, need
+  // none.
+  constexpr int kShift = Unpacker::kOffset == 0 || Unpacker::kBits == 8 ? -1 : 7 - log2_of(Unpacker::kOffset);
   const __m256i ones = _mm256_set1_epi16(1);
-  __m256i u[16];
-  if constexpr (kTokens > 1) {
-    for (int b = 0; b < 16; ++b) u[b] = Unpacker::values(blocks[b]);
-  }
-  for (int t = 0; t < kTokens; ++t) {
-    const std::int64_t place = static_cast<std::int64_t>(first_token + t) * x.stride + at;
-    const std::int8_t* a = x.int8.q + place;
-    const ByChain scale(x.int8.scale + place / 32);
-    const ByChain start(reinterpret_cast<const float*>(x.int8.start + place / 32));  // int32: only moved as floats
-    const ByChain scaled_sum(x.int8.scaled_sum + place / 32);
+  const std::int64_t first_place = static_cast<std::int64_t>(first_token) * x.stride + at;
+  __m128 scale[kTokens][4], start[kTokens][4], scaled_sum[kTokens][4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+  for (int t = 0; t < kTokens; ++t) {
+    const std::int64_t place = (first_place + t * x.stride) / 32;
+    by_chain(x.int8.scale + place, scale[t]);
+    // These are int32, but are only moved as floats.
+    if constexpr (kShift >= 0) by_chain(reinterpret_cast<const float*>(x.int8.start + place), start[t]);
+    if constexpr (Unpacker::kMins) by_chain(x.int8.scaled_sum + place, scaled_sum[t]);
+  }
+#pragma GCC unroll 1  // or compilers would spread the sixteen blocks over more registers than there are
+  for (int i = 0; i < 4; ++i) {
+    __m256i u[4];
+    for (int chain = 0; chain < 4; ++chain) u[chain] = Unpacker::values(blocks[4 * chain + i]);
+    const __m128 d = four_halves(&blocks[i].d, 4 * sizeof(*blocks));
+    __m128 m = _mm_setzero_ps();
+    if constexpr (Unpacker::kMins) m = four_halves(&blocks[i].m, 4 * sizeof(*blocks));
+#pragma GCC unroll 1
+    for (int t = 0; t < kTokens; ++t) {
+      const std::int8_t* a = x.int8.q + first_place + t * x.stride + 32 * i;
       __m256i dots[4];
       for (int chain = 0; chain < 4; ++chain) {
-        const int b = 4 * chain + i;
-        const __m256i values = kTokens > 1 ? u[b] : Unpacker::values(blocks[b]);
-        dots[chain] = _mm256_madd_epi16(pair_products<Unpacker>(values, load_256(a + 32 * b)), ones);
+        dots[chain] = _mm256_madd_epi16(pair_products<Unpacker>(u[chain], load_256(a + 128 * chain)), ones);
       }
       __m128i sum = sum_each(dots);
-      if constexpr (Unpacker::kOffset != 0 && Unpacker::kBits != 8) {  // - kOffset * (sum of a)
-        const __m128i offset = _mm_srai_epi32(_mm_castps_si128(start.of[i]), 7 - log2_of(Unpacker::kOffset));
-        sum = _mm_add_epi32(sum, offset);
-      }
-      const __m128 d = four_halves(&blocks[i].d, 4 * sizeof(*blocks));
-      chains.values[t] = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(d, scale.of[i]), chains.values[t]);
-      if constexpr (Unpacker::kMins) {
-        const __m128 m = four_halves(&blocks[i].m, 4 * sizeof(*blocks));
-        chains.mins[t] = _mm_fmadd_ps(m, scaled_sum.of[i], chains.mins[t]);
-      }
+      if constexpr (kShift >= 0) sum = _mm_add_epi32(sum, _mm_srai_epi32(_mm_castps_si128(start[t][i]), kShift));
+      chains.values[t] = _mm_fmadd_ps(_mm_cvtepi32_ps(sum), _mm_mul_ps(d, scale[t][i]), chains.values[t]);
+      if constexpr (Unpacker::kMins) chains.mins[t] = _mm_fmadd_ps(m, scaled_sum[t][i], chains.mins[t]);
     }
   }
 }

@@ -22,12 +22,6 @@ inline __m256i broadcast_word(const void* p) {
   return _mm256_set1_epi32(static_cast<int>(load_u32(p)));
 }
 
-// Compilers reorder sums of whole numbers into trees, whose many leaves would not fit the registers. This does nothing
-// but keep a sum so far from being taken apart.
-inline __attribute__((always_inline)) void keep(__m256i& sum) {
-  __asm__("" : "+x"(sum));
-}
-
 template <int kTokens>
 inline __attribute__((always_inline)) void set_zero(__m256i (&c)[kTokens][2]) {
 #pragma GCC unroll 4

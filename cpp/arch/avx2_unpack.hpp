@@ -33,6 +33,12 @@ inline std::uint32_t load_u32(const void* p) {
   return word;
 }
 
+// Compilers reorder sums of whole numbers into trees, whose many leaves would not fit the registers. This does nothing
+// but keep a sum so far from being taken apart.
+inline __attribute__((always_inline)) void keep(__m256i& sum) {
+  __asm__("" : "+x"(sum));
+}
+
 inline __m256i low_nibbles(__m256i v) {
   return _mm256_and_si256(v, _mm256_set1_epi8(15));
 }
@@ -42,8 +48,8 @@ inline __m256i high_nibbles(__m256i v) {
 
 // 16 bytes of two nibbles: the low ones are values 0..15, the high ones 16..31.
 inline __m256i unpack_nibbles(const std::uint8_t* q) {
-  const __m128i bytes = load_128(q);
-  return low_nibbles(_mm256_set_m128i(_mm_srli_epi16(bytes, 4), bytes));
+  const __m256i bytes = _mm256_broadcastsi128_si256(load_128(q));
+  return low_nibbles(_mm256_srlv_epi64(bytes, _mm256_set_epi64x(4, 4, 0, 0)));
 }
 
 // Bit i of the word as 16 (or 0) in byte i.
