@@ -28,7 +28,7 @@ inline const Block& block_at(const std::uint8_t* p) {
 
 struct UnpackQ4_0 {
   static constexpr int kBytes = sizeof(BlockQ4_0);
-  static constexpr bool kMins = false, kSigned = true;
+  static constexpr bool kMins = false;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ4_0>(p);
     out.d = half(in.d);
@@ -41,7 +41,7 @@ struct UnpackQ4_0 {
 
 struct UnpackQ4_1 {
   static constexpr int kBytes = sizeof(BlockQ4_1);
-  static constexpr bool kMins = true, kSigned = false;
+  static constexpr bool kMins = true;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ4_1>(p);
     out.d = half(in.d);
@@ -65,7 +65,7 @@ inline void unpack_5_bits(const std::uint8_t* q, const std::uint8_t* high, int o
 
 struct UnpackQ5_0 {
   static constexpr int kBytes = sizeof(BlockQ5_0);
-  static constexpr bool kMins = false, kSigned = true;
+  static constexpr bool kMins = false;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ5_0>(p);
     out.d = half(in.d);
@@ -75,7 +75,7 @@ struct UnpackQ5_0 {
 
 struct UnpackQ5_1 {
   static constexpr int kBytes = sizeof(BlockQ5_1);
-  static constexpr bool kMins = true, kSigned = false;
+  static constexpr bool kMins = true;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ5_1>(p);
     out.d = half(in.d);
@@ -86,7 +86,7 @@ struct UnpackQ5_1 {
 
 struct UnpackQ8_0 {
   static constexpr int kBytes = sizeof(BlockQ8_0);
-  static constexpr bool kMins = false, kSigned = true;
+  static constexpr bool kMins = false;
   static void unpack(const std::uint8_t* p, Block32& out) {
     const auto& in = block_at<BlockQ8_0>(p);
     out.d = half(in.d);
@@ -109,7 +109,7 @@ inline void unpack_scales(const std::uint8_t* packed, std::int16_t* scale, std::
 
 struct UnpackQ4_K {
   static constexpr int kBytes = sizeof(BlockQ4_K);
-  static constexpr bool kMins = true, kSigned = false;
+  static constexpr bool kMins = true;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ4_K>(p);
     out.d = half(in.d);
@@ -126,7 +126,7 @@ struct UnpackQ4_K {
 
 struct UnpackQ5_K {
   static constexpr int kBytes = sizeof(BlockQ5_K);
-  static constexpr bool kMins = true, kSigned = false;
+  static constexpr bool kMins = true;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ5_K>(p);
     out.d = half(in.d);
@@ -144,7 +144,7 @@ struct UnpackQ5_K {
 
 struct UnpackQ6_K {
   static constexpr int kBytes = sizeof(BlockQ6_K);
-  static constexpr bool kMins = false, kSigned = true;
+  static constexpr bool kMins = false;
   static void unpack(const std::uint8_t* p, Block256& out) {
     const auto& in = block_at<BlockQ6_K>(p);
     out.d = half(in.d);

@@ -27,7 +27,7 @@ struct BlockSums {
   std::int32_t mins;    // sum over groups of min * (sum of a)
 };
 
-// Unpacker: struct { static constexpr bool kMins, kSigned; static constexpr int kBytes;
+// Unpacker: struct { static constexpr bool kMins; static constexpr int kBytes;
 //                    static void unpack(const std::uint8_t* block, Block256& out); }   // min, dmin only where kMins
 // and the instruction set's
 //   template <class Unpacker> BlockSums dot_256(const Block256& w, const std::int8_t* a, const std::int16_t* sums16);
