@@ -2,7 +2,7 @@
 
     python tests/support/fuzz_files.py [COUNT] [SEED]
 
-makes COUNT damaged files (20,000 by default) out of small sound ones in every format, opens each, loads its tensors and
+makes COUNT damaged files (20,000 by default) out of small sound ones in every format, opens each, runs model and
 tokenizer, and reports what raised anything but a PronkError or took more than a second.
 """
 
@@ -25,7 +25,10 @@ if __name__ == "__main__":
     root = Path(__file__).parents[2]
     sys.path[:0] = [str(root / "tests"), str(root / "src")]
 
+from pronk.backends import make_backend
 from pronk.errors import PronkError
+from pronk.model.batch import make_batch
+from pronk.model.llama import load_model
 from pronk.tensors.types import COMPUTABLE
 
 SLOW_SECONDS = 1.0
@@ -51,7 +54,13 @@ def _use_model(path: Path) -> None:
         assert tensor.load().nbytes == tensor.nbytes, tensor.name
         if tensor.type in COMPUTABLE:
             assert tensor.array().shape == tensor.shape, tensor.name
-    checkpoint.config.inverse_frequencies()
+    model = load_model(checkpoint.config, checkpoint.tensors, make_backend("cpu"))
+    tokens = [i % checkpoint.config.vocab_size for i in range(5)]
+    batch = make_batch([(tokens, 0, range(1))], 16)
+    assert model.forward(batch, model.ops.cache(checkpoint.config, 1, 16, "f32")).shape == (
+        1,
+        checkpoint.config.vocab_size,
+    )
     _use_tokenizer(checkpoint.load_tokenizer())
 
 
