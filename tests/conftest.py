@@ -6,6 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# No test depends on how fast the machine is at that moment; hypothesis would fail one that takes 200 ms.
+settings.register_profile("pronk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pronk")
 
 sys.path.insert(0, str(Path(__file__).parent))  # tests/support is importable as `support`
 
