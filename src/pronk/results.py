@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
@@ -165,8 +166,9 @@ class _Stream(Iterator[Piece], Generic[Result]):
         """The first prompt's. Reads the rest of the stream first, where there is one."""
         return self.results[0]
 
+    @abstractmethod
     def _result(self, gathered: _Gathered) -> Result:
-        raise NotImplementedError
+        """What the caller gets of one request that has ended."""
 
 
 class CompletionStream(_Stream[Completion]):
