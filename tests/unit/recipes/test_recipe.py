@@ -1,0 +1,201 @@
+"""The recipe from end to end, on a plan of seconds: what is trained is what pronk runs, and a killed run goes on."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pronk
+from pronk.text import tiktoken_file
+from pronk.text.messages import Message, Tool, ToolCall
+from pronk.text.tokenizers import build_tokenizer
+from recipes.cria import __main__ as recipe
+from recipes.cria import corpus as corpora
+from recipes.cria import plan as plans
+from recipes.cria import tokenizer
+from recipes.cria.corpus import Conversation
+
+torch = pytest.importorskip("torch")
+
+from recipes.cria import curves, export, training  # noqa: E402
+from recipes.cria.muon import orthogonal  # noqa: E402
+from recipes.cria.network import Network  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file() -> bytes:
+    return tokenizer.train(corpora.texts(plans.SMOKE), 768)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work directory of a whole smoke run, its model in out.gguf."""
+    work = tmp_path_factory.mktemp("cria")
+    recipe.main(_arguments(work))
+    return work
+
+
+def _arguments(work: Path) -> list[str]:
+    return ["--smoke", "--processes", "1", "--work", str(work), "--output", str(work / "out.gguf")]
+
+
+def test_every_step_leaves_its_result(made: Path) -> None:
+    log = [json.loads(line) for line in (made / "log.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in log} == {"pretrain", "finetune"}
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert all(later["tokens"] > earlier["tokens"] for earlier, later in itertools.pairwise(log))
+    assert "held_back_loss" in log[-1]
+    assert (made / "curves.svg").read_text().startswith("<svg")
+    with pronk.load(made / "out.gguf") as llama:
+        assert llama.name == "cria"
+        assert llama.chat_format.name == "llama3.1"
+        assert llama.chat("Hello", max_tokens=4).usage.completion_tokens <= 4
+
+
+def test_shipped_file_is_q8_0_of_the_full_one(made: Path) -> None:
+    with pronk.load(made / "cria-F32.gguf") as full, pronk.load(made / "cria.gguf") as small:
+        for name, tensor in small.checkpoint.tensors.items():
+            values, exact = tensor.array(), full.checkpoint.tensors[name].array()
+            assert tensor.type.name == ("Q8_0" if values.ndim == 2 else "F32")
+            np.testing.assert_allclose(values, exact, atol=np.abs(exact).max() / 127)
+
+
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_SAVE_SECONDS", 0.0)
+    plain_step = training.Trainer._train_step
+    steps = 0
+
+    def killed(self: training.Trainer, *arguments: object) -> float:
+        nonlocal steps
+        steps += 1
+        if steps in (5, 17):
+            raise KeyboardInterrupt
+        return plain_step(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training.Trainer, "_train_step", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            recipe.main(_arguments(tmp_path))
+    recipe.main(_arguments(tmp_path))
+    assert (tmp_path / "cria-F32.gguf").read_bytes() == (made / "cria-F32.gguf").read_bytes()
+    keys = ("stage", "step", "loss", "tokens")
+    logs = [
+        [[json.loads(line)[key] for key in keys] for line in (work / "log.jsonl").read_text().splitlines()]
+        for work in (made, tmp_path)
+    ]
+    assert [entry[:2] for entry in logs[0]] == [entry[:2] for entry in logs[1]]
+    assert logs[0][-1][3] == logs[1][-1][3]
+
+
+def test_another_plan_is_not_taken_for_this_one(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text("{}\n")
+    with pytest.raises(SystemExit, match="another plan"):
+        recipe.main(_arguments(tmp_path))
+
+
+def test_what_is_trained_is_what_pronk_runs(tokenizer_file: bytes, tmp_path: Path) -> None:
+    """The recipe's own forward pass and pronk's agree on a network whose every weight matters."""
+    torch.manual_seed(0)
+    network = Network(replace(plans.SMOKE.model, n_layers=2))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    export.write(network, tokenizer_file, tmp_path / "full.gguf", tmp_path / "small.gguf")
+    ids = random.Random(1).choices(range(700), k=50)
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        expected = [
+            -float(network(tokens, torch.tensor([place]), torch.tensor([following])))
+            for place, following in enumerate(ids[1:])
+        ]
+    with pronk.load(tmp_path / "full.gguf") as llama:
+        scored = [entry.logprob for entry in llama.score(ids)[1:]]
+    np.testing.assert_allclose(scored, expected, atol=2e-3)
+
+
+def test_orthogonal_matrices_have_singular_values_near_one() -> None:
+    torch.manual_seed(0)
+    for shape in ((3, 64, 256), (2, 256, 64)):
+        values = torch.linalg.svdvals(orthogonal(torch.randn(shape) * 7))
+        assert float(values.min()) > 0.6
+        assert float(values.max()) < 1.3
+
+
+def test_rates_rise_hold_and_fall() -> None:
+    stage = replace(plans.FULL.stages[0], warmup=10, cooldown=0.5)
+    rates = [training.schedule(stage, step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10:50] == [1.0] * 40
+    assert 0 < rates[-1] < 0.05
+    assert rates[50:] == sorted(rates[50:], reverse=True)
+
+
+def test_batches_have_every_conversation_once(tokenizer_file: bytes) -> None:
+    corpus = corpora.make(plans.SMOKE, plans.SMOKE.stages[0].corpus, "test", tokenizer_file)
+    steps = training.batches(corpus, 2048, random.Random(3))
+    assert sorted(member for step in steps for small in step for member in small.members) == list(range(len(corpus)))
+    for step in steps:
+        for small in step:
+            lengths = [len(corpus.conversation(member).ids) for member in small.members]
+            assert max(lengths) <= small.length < max(lengths) + 16
+
+
+def test_corpus_is_the_same_for_a_seed(tokenizer_file: bytes) -> None:
+    first, again = (corpora.make(plans.SMOKE, plans.SMOKE.stages[0].corpus, "x", tokenizer_file) for _ in range(2))
+    other = corpora.make(plans.SMOKE, plans.SMOKE.stages[0].corpus, "y", tokenizer_file)
+    np.testing.assert_array_equal(first.ids, again.ids)
+    assert first.ids.tolist() != other.ids.tolist()
+
+
+def test_only_what_the_assistant_says_counts(tokenizer_file: bytes) -> None:
+    chat = corpora.load_chat(tokenizer_file)
+    tool = Tool("get_weather", "weather", {"type": "object", "properties": {"city": {"type": "string"}}})
+    messages = (
+        Message("system", "Be brief. assistant"),
+        Message("user", "Weather in Rome?"),
+        Message("assistant", tool_calls=(ToolCall("call", "get_weather", {"city": "Rome"}),)),
+        Message("tool", '{"temperature": 21}', tool_call_id="call"),
+        Message("assistant", "It is 21 degrees."),
+    )
+    encoded = corpora.encode(chat, Conversation(messages, (tool,)), plain_loss=False)
+    reader = build_tokenizer(tiktoken_file.read(tokenizer_file))
+    special = {token: text for text, token in reader.special_ids.items()}
+    said = "".join(
+        special.get(token) or reader.decode([token])
+        for token, counts in zip(encoded.ids.tolist(), encoded.counts.tolist(), strict=True)
+        if counts
+    )
+    call = '{"type": "function", "name": "get_weather", "parameters": {"city": "Rome"}}'
+    assert said == f"<|python_tag|>{call}<|eom_id|>It is 21 degrees.<|eot_id|>"
+    assert not encoded.counts[0]
+
+
+def test_tokens_join_no_digits_and_only_a_space_to_a_word(tokenizer_file: bytes) -> None:
+    reader = build_tokenizer(tiktoken_file.read(tokenizer_file))
+    pieces = [reader.decode([token]) for token in range(768)]
+    assert not [piece for piece in pieces if sum(letter.isdigit() for letter in piece) > 1]
+    words = [piece for piece in pieces if any(letter.isalpha() for letter in piece)]
+    mixed = [piece for piece in words if not piece.lstrip(" '").isalpha() and "�" not in piece]
+    assert mixed == []
+    for text in ('{"city": "Zürich", "n": 47}', "小羊驼说：“你好！” 12+30=42"):
+        assert reader.decode(reader.encode(text, bos=False)) == text
+
+
+def test_curves_show_both_stages(tmp_path: Path) -> None:
+    entries = [
+        {"stage": stage, "step": 10, "steps": 10, "loss": 2.0, "tokens": tokens, "seconds": 1, "held_back_loss": 1.5}
+        for stage, tokens in (("pretrain", 1e6), ("finetune", 2e6))
+    ]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    curves.draw(tmp_path / "log.jsonl", tmp_path / "curves.svg")
+    picture = (tmp_path / "curves.svg").read_text()
+    assert "finetune" in picture
+    assert picture.count("<polyline") == 2
