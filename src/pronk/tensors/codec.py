@@ -30,7 +30,7 @@ def decode(data: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
 
 
 def encode(array: NDArray[np.floating], kind: TensorType) -> NDArray[np.uint8]:
-    """Values -> flat bytes of `kind`: F32, F16 and BF16, rounded to nearest, ties to even.
+    """Values -> flat bytes of `kind`: F32, F16 and BF16, rounded to nearest, ties to even; Q8_0 as llama.cpp rounds it.
 
     The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError
     for the other types.
@@ -40,7 +40,7 @@ def encode(array: NDArray[np.floating], kind: TensorType) -> NDArray[np.uint8]:
         known = ", ".join(t.name for t in _ENCODERS)
         raise CheckpointError(f"cannot write {kind.name} tensors yet, expected one of {known}")
     values = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    return encoder(values)
+    return encoder(values).reshape(-1)
 
 
 def _encode_f32(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -60,8 +60,23 @@ def _encode_bf16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(nan, quiet, rounded).astype(np.uint16).view(np.uint8)
 
 
+def _encode_q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Blocks of 32: an f16 scale, the largest magnitude over 127, and 32 int8 (ggml-quants.c, quantize_row_q8_0_ref).
+    Halves are rounded away from zero."""
+    if values.size % types.Q8_0.block:
+        raise CheckpointError(f"{values.size} values do not divide into Q8_0's blocks of {types.Q8_0.block}")
+    blocks = values.reshape(-1, types.Q8_0.block)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)  # (N, 1)
+    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
+    scaled = blocks * inverse
+    whole = np.trunc(scaled)
+    rounded = whole + np.trunc(2 * (scaled - whole))
+    return np.concatenate((scale.astype(np.float16).view(np.uint8), rounded.astype(np.int8).view(np.uint8)), axis=1)
+
+
 _ENCODERS: dict[TensorType, Callable[[NDArray[np.float32]], NDArray[np.uint8]]] = {
     types.F32: _encode_f32,
     types.F16: _encode_f16,
     types.BF16: _encode_bf16,
+    types.Q8_0: _encode_q8_0,
 }
