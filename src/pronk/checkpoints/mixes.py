@@ -44,6 +44,7 @@ _FILE_TYPES = {
     types.Q2_K: 10, types.Q3_K: 11, types.Q4_K: 14, types.Q5_K: 16, types.Q6_K: 18, types.IQ2_XXS: 19,
     types.IQ2_XS: 20, types.IQ3_XXS: 23, types.IQ1_S: 24, types.IQ4_NL: 25, types.IQ3_S: 26, types.IQ2_S: 28,
     types.IQ4_XS: 30, types.IQ1_M: 31, types.BF16: 32, types.TQ1_0: 36, types.TQ2_0: 37, types.MXFP4: 38,
+    types.NVFP4: 39, types.Q1_0: 40,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from pronk.checkpoints.random import SHAPES, random_checkpoint
 from pronk.errors import CheckpointError
 from pronk.tensors import types
 
-TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TYPES = [t.name for t in types.ALL if t in types.COMPUTABLE]
 
 
 @pytest.mark.parametrize("type", TYPES)
@@ -75,8 +75,8 @@ def test_unknown_shape_and_type_list_what_there_is() -> None:
         open_checkpoint("random:llama-9")
     with pytest.raises(CheckpointError, match=r"unknown type 'Q9', expected one of Q4_K_M, .*Q6_K"):
         open_checkpoint("random:tiny:Q9")
-    with pytest.raises(CheckpointError, match="random weights of type IQ1_S cannot be made, expected one of F32, "):
-        open_checkpoint("random:tiny:IQ1_S")
+    with pytest.raises(CheckpointError, match="random weights of type NVFP4 cannot be made, expected one of F32, "):
+        open_checkpoint("random:tiny:NVFP4")
 
 
 # --- mixes ---
@@ -151,7 +151,7 @@ def test_random_model_computes_finite_logits_of_unit_size() -> None:
     from pronk.model.llama import load_model
     from support.running import run
 
-    for type in ("Q4_K_M", "F16"):
+    for type in ("Q4_K_M", "F16", "IQ4_XS", "Q2_K", "IQ1_M", "MXFP4"):
         checkpoint = random_checkpoint("tiny", type)
         model = load_model(checkpoint.config, checkpoint.tensors, CpuBackend())
         logits = run(model, [256, *b"hello, lama"])
