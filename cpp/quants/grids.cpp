@@ -7,7 +7,7 @@ namespace pronk {
 namespace {
 
 // clang-format off
-constexpr std::uint16_t kCodesIQ2_XXS[256] = {
+constexpr std::uint16_t kPackedIQ2_XXS[256] = {
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0020, 0x0022, 0x0028, 0x002a, 0x0041, 0x0044, 0x0050,
     0x0058, 0x0061, 0x0064, 0x0080, 0x0082, 0x008a, 0x00a2, 0x0101, 0x0104, 0x0110, 0x0115, 0x0140, 0x0184, 0x0198,
     0x0200, 0x0202, 0x0222, 0x0282, 0x0401, 0x0404, 0x0410, 0x0421, 0x0424, 0x0440, 0x0442, 0x0448, 0x0460, 0x0481,
@@ -29,7 +29,7 @@ constexpr std::uint16_t kCodesIQ2_XXS[256] = {
     0xa200, 0xa418, 0xa850, 0xa904,
 };
 
-constexpr std::uint16_t kCodesIQ2_XS[512] = {
+constexpr std::uint16_t kPackedIQ2_XS[512] = {
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0016, 0x0019, 0x0020, 0x0022, 0x0025, 0x0028, 0x0041,
     0x0044, 0x0046, 0x0049, 0x0050, 0x0052, 0x0055, 0x0058, 0x0061, 0x0064, 0x0080, 0x0082, 0x0085, 0x0088, 0x0091,
     0x0094, 0x0099, 0x00a0, 0x0101, 0x0104, 0x0106, 0x0109, 0x0110, 0x0112, 0x0115, 0x0118, 0x011a, 0x0121, 0x0124,
@@ -69,7 +69,7 @@ constexpr std::uint16_t kCodesIQ2_XS[512] = {
     0xa8a8, 0xa904, 0xa984, 0xa986, 0xaa28, 0xaa2a, 0xaa91, 0xaaaa,
 };
 
-constexpr std::uint16_t kCodesIQ2_S[1024] = {
+constexpr std::uint16_t kPackedIQ2_S[1024] = {
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0014, 0x0016, 0x0019, 0x0020, 0x0022, 0x0025, 0x0028, 0x0041,
     0x0044, 0x0046, 0x0049, 0x0050, 0x0052, 0x0055, 0x0058, 0x0061, 0x0064, 0x0066, 0x0069, 0x0080, 0x0082, 0x0085,
     0x0088, 0x0091, 0x0094, 0x00a0, 0x00a5, 0x00aa, 0x0101, 0x0104, 0x0106, 0x0109, 0x0110, 0x0112, 0x0115, 0x0118,
@@ -146,7 +146,7 @@ constexpr std::uint16_t kCodesIQ2_S[1024] = {
     0xaa88, 0xaaaa,
 };
 
-constexpr std::uint16_t kCodesIQ3_XXS[256] = {
+constexpr std::uint16_t kPackedIQ3_XXS[256] = {
     0x0000, 0x0002, 0x0004, 0x0011, 0x0013, 0x0017, 0x0020, 0x0022, 0x0031, 0x0042, 0x0073, 0x0075, 0x0101, 0x0103,
     0x0110, 0x0112, 0x0121, 0x0125, 0x0130, 0x0132, 0x0141, 0x0154, 0x0170, 0x0200, 0x0202, 0x0204, 0x0211, 0x0220,
     0x0222, 0x0231, 0x0233, 0x0237, 0x0251, 0x0257, 0x0275, 0x0301, 0x0307, 0x0310, 0x0312, 0x0325, 0x0370, 0x0413,
@@ -168,7 +168,7 @@ constexpr std::uint16_t kCodesIQ3_XXS[256] = {
     0x7500, 0x7502, 0x7524, 0x7630,
 };
 
-constexpr std::uint16_t kCodesIQ3_S[512] = {
+constexpr std::uint16_t kPackedIQ3_S[512] = {
     0x0000, 0x0001, 0x0002, 0x0005, 0x0007, 0x0010, 0x0011, 0x0012, 0x0014, 0x0016, 0x0020, 0x0021, 0x0025, 0x0033,
     0x0040, 0x0042, 0x0045, 0x0047, 0x0051, 0x0053, 0x0060, 0x0062, 0x0071, 0x0074, 0x0077, 0x0100, 0x0101, 0x0102,
     0x0104, 0x0110, 0x0111, 0x0115, 0x0120, 0x0123, 0x0127, 0x0131, 0x0135, 0x0144, 0x0161, 0x0165, 0x0172, 0x0200,
@@ -208,7 +208,7 @@ constexpr std::uint16_t kCodesIQ3_S[512] = {
     0x7413, 0x7420, 0x7450, 0x7522, 0x7542, 0x7602, 0x7631, 0x7700,
 };
 
-constexpr std::uint16_t kCodesIQ1[2048] = {
+constexpr std::uint16_t kPackedIQ1[2048] = {
     0x0000, 0x0002, 0x0005, 0x0008, 0x000a, 0x0011, 0x0015, 0x0020, 0x0022, 0x0028, 0x002a, 0x0045, 0x0051, 0x0054,
     0x0056, 0x0065, 0x0080, 0x0082, 0x0088, 0x008a, 0x0095, 0x00a0, 0x00a2, 0x00a8, 0x00aa, 0x0104, 0x0105, 0x0111,
     0x0114, 0x0116, 0x0119, 0x011a, 0x0125, 0x0141, 0x0146, 0x0149, 0x0152, 0x0155, 0x015a, 0x0161, 0x0164, 0x0166,
@@ -361,15 +361,25 @@ constexpr std::uint16_t kCodesIQ1[2048] = {
 
 // Levels of kBits in place of which stand values of a byte.
 template <class Word, int kBits, int kCount, int kLevels>
-constexpr Grid<Word, kCount> expand(const std::uint16_t (&codes)[kCount], const std::int8_t (&levels)[kLevels]) {
+constexpr Grid<Word, kCount> expand(const std::uint16_t (&packed)[kCount], const std::int8_t (&levels)[kLevels]) {
   Grid<Word, kCount> grid{};
   for (int i = 0; i < kCount; ++i) {
     for (int j = 0; j < 16 / kBits; ++j) {
-      const auto value = static_cast<std::uint8_t>(levels[codes[i] >> kBits * j & ((1 << kBits) - 1)]);
+      const auto value = static_cast<std::uint8_t>(levels[packed[i] >> kBits * j & ((1 << kBits) - 1)]);
       grid.entry[i] |= static_cast<Word>(value) << 8 * j;
     }
   }
   return grid;
+}
+
+template <int kCount>
+constexpr Codes<kCount> split(const std::uint16_t (&packed)[kCount]) {
+  Codes<kCount> codes{};
+  for (int i = 0; i < kCount; ++i) {
+    codes.low[i] = static_cast<std::uint8_t>(packed[i] & 255);
+    codes.high[i] = static_cast<std::uint8_t>(packed[i] >> 8);
+  }
+  return codes;
 }
 
 constexpr std::int8_t kLevelsIQ2[] = {8, 25, 43};
@@ -379,12 +389,15 @@ constexpr std::int8_t kLevelsIQ1[] = {-8, 0, 8};
 
 }  // namespace
 
-constinit const Grid<std::uint64_t, 256> kGridIQ2_XXS = expand<std::uint64_t, 2>(kCodesIQ2_XXS, kLevelsIQ2);
-constinit const Grid<std::uint64_t, 512> kGridIQ2_XS = expand<std::uint64_t, 2>(kCodesIQ2_XS, kLevelsIQ2);
-constinit const Grid<std::uint64_t, 1024> kGridIQ2_S = expand<std::uint64_t, 2>(kCodesIQ2_S, kLevelsIQ2);
-constinit const Grid<std::uint32_t, 256> kGridIQ3_XXS = expand<std::uint32_t, 4>(kCodesIQ3_XXS, kLevelsIQ3_XXS);
-constinit const Grid<std::uint32_t, 512> kGridIQ3_S = expand<std::uint32_t, 4>(kCodesIQ3_S, kLevelsIQ3_S);
-constinit const Grid<std::uint64_t, 2048> kGridIQ1 = expand<std::uint64_t, 2>(kCodesIQ1, kLevelsIQ1);
+constinit const Grid<std::uint64_t, 256> kGridIQ2_XXS = expand<std::uint64_t, 2>(kPackedIQ2_XXS, kLevelsIQ2);
+constinit const Grid<std::uint64_t, 512> kGridIQ2_XS = expand<std::uint64_t, 2>(kPackedIQ2_XS, kLevelsIQ2);
+constinit const Grid<std::uint64_t, 1024> kGridIQ2_S = expand<std::uint64_t, 2>(kPackedIQ2_S, kLevelsIQ2);
+constinit const Grid<std::uint32_t, 256> kGridIQ3_XXS = expand<std::uint32_t, 4>(kPackedIQ3_XXS, kLevelsIQ3_XXS);
+constinit const Grid<std::uint32_t, 512> kGridIQ3_S = expand<std::uint32_t, 4>(kPackedIQ3_S, kLevelsIQ3_S);
+constinit const Grid<std::uint64_t, 2048> kGridIQ1 = expand<std::uint64_t, 2>(kPackedIQ1, kLevelsIQ1);
+
+constinit const Codes<256> kCodesIQ3_XXS = split(kPackedIQ3_XXS);
+constinit const Codes<512> kCodesIQ3_S = split(kPackedIQ3_S);
 
 const std::uint8_t kSigns[128] = {
     0x00, 0x81, 0x82, 0x03, 0x84, 0x05, 0x06, 0x87, 0x88, 0x09, 0x0a, 0x8b, 0x0c, 0x8d, 0x8e, 0x0f, 0x90, 0x11, 0x12,

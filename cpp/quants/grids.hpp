@@ -21,6 +21,16 @@ extern const Grid<std::uint32_t, 256> kGridIQ3_XXS;  // magnitudes: 4, 12, 20, 2
 extern const Grid<std::uint32_t, 512> kGridIQ3_S;    // magnitudes: odd numbers from 1 to 15
 extern const Grid<std::uint64_t, 2048> kGridIQ1;     // -8, 0, 8
 
+// IQ3's entries once more, for look-ups in registers: levels 0 to 7, two in each of the bytes low[i] and high[i].
+template <int kCount>
+struct Codes {
+  alignas(64) std::uint8_t low[kCount];
+  alignas(64) std::uint8_t high[kCount];
+};
+
+extern const Codes<256> kCodesIQ3_XXS;
+extern const Codes<512> kCodesIQ3_S;
+
 // Bit j of kSigns[i]: value j of eight is negative. Seven bits are free, and the eighth makes their number even.
 extern const std::uint8_t kSigns[128];
 
