@@ -117,9 +117,34 @@ def test_rows_that_do_not_divide_get_the_fallback() -> None:
     assert mixes.tensor_type(mix, "output.weight", (64, 96), config) == types.Q8_0
 
 
-@pytest.mark.parametrize(("type", "number"), [("Q4_K_M", 15), ("Q5_K_M", 17), ("Q4_K", 14), ("F16", 1), ("BF16", 32)])
+def test_mixes_of_few_bits_are_llama_cpps() -> None:
+    """What llama-quantize prints for Llama 3 8B (32 layers, four query heads to a wv)."""
+    everywhere = list(range(32))
+    assert layers_of("llama-3-8b", "Q3_K_M", "wv", types.Q5_K) == [0, 1]
+    assert layers_of("llama-3-8b", "Q3_K_M", "wv", types.Q4_K) == everywhere[2:]
+    assert layers_of("llama-3-8b", "Q3_K_M", "w2", types.Q5_K) == [0, 1]
+    assert layers_of("llama-3-8b", "Q3_K_M", "wo", types.Q4_K) == everywhere
+    assert layers_of("llama-3-8b", "Q3_K_L", "w2", types.Q5_K) == everywhere
+    assert layers_of("llama-3-8b", "Q3_K_S", "w2", types.Q3_K) == everywhere
+    assert layers_of("llama-3-8b", "Q2_K_S", "w2", types.Q4_K) == everywhere[:4]
+    assert layers_of("llama-3-8b", "IQ3_M", "wo", types.Q4_K) == everywhere
+    assert layers_of("llama-3-8b", "IQ2_M", "w2", types.IQ3_S) == everywhere[:4]
+    tensors = random_checkpoint("llama-3-8b", "IQ2_M").tensors
+    assert tensors["output.weight"].type == types.Q5_K
+    assert tensors["tok_embeddings.weight"].type == types.IQ3_S
+    sizes = {"Q3_K_S": 3.66, "Q3_K_M": 4.02, "Q3_K_L": 4.32, "IQ3_M": 3.78, "IQ2_M": 2.95, "Q2_K_S": 2.99}
+    for mix, size in sizes.items():
+        total = sum(t.nbytes for t in random_checkpoint("llama-3-8b", mix).tensors.values())
+        assert total / 1e9 == pytest.approx(size, rel=0.01), mix
+
+
+@pytest.mark.parametrize(
+    ("type", "number"),
+    [("Q4_K_M", 15), ("Q5_K_M", 17), ("Q4_K", 14), ("F16", 1), ("BF16", 32), ("Q3_K_S", 11), ("Q3_K_M", 12),
+     ("Q3_K_L", 13), ("IQ3_M", 27), ("IQ3_S", 26), ("IQ4_XS", 30)],
+)  # fmt: skip
 def test_file_type_numbers(type: str, number: int) -> None:
-    assert mixes.file_type(random_checkpoint("tiny", type).tensors.values()) == number
+    assert mixes.file_type(random_checkpoint("llama-3-8b", type).tensors.values()) == number
 
 
 # --- the vocabulary ---
