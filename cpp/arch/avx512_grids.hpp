@@ -1,8 +1,8 @@
 // Unpackers of the types whose values come from tables, and of those with three levels.
 //
-// A grid of up to 512 entries of four values is kept in registers as codes of two bytes, which vpermi2b looks up 64 at
-// a time. The larger grids, of eight values, are read from the L1 cache: an entry is a load there, and vpgatherqq would
-// be no faster (on many CPUs it is much slower).
+// A grid of up to 512 entries is looked up in registers, as codes of two bytes, which vpermi2b finds 64 at a time. The
+// larger grids are read from the L1 cache: an entry is a load there, and vpgatherqq would be no faster (on many CPUs it
+// is much slower).
 #pragma once
 
 #include "arch/avx512_unpack.hpp"
@@ -138,7 +138,7 @@ inline void add_signs(const Signs& signs, int offset, __m512i* values) {
   }
 }
 
-// --- grids of four values ---
+// --- grids in registers ---
 
 // The byte of each of 64 indices of eight bits.
 inline __m512i look_up_256(const std::uint8_t* table, __m512i indices) {
@@ -147,8 +147,29 @@ inline __m512i look_up_256(const std::uint8_t* table, __m512i indices) {
   return _mm512_mask_blend_epi8(_mm512_movepi8_mask(indices), lower, upper);
 }
 
+// The byte of each of 64 indices of nine bits, of which `ninth` has the highest.
+inline __m512i look_up_512(const std::uint8_t* table, __m512i indices, __mmask64 ninth) {
+  return _mm512_mask_blend_epi8(ninth, look_up_256(table, indices), look_up_256(table + 256, indices));
+}
+
+// 32 codes, as bytes of four levels each in the lower halves of two registers, to 256 values.
+inline void spread_eights(__m512i low, __m512i high, __m512i* out) {
+  const __m512i low_words = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(low));
+  const __m512i high_words = _mm512_cvtepu8_epi16(_mm512_castsi512_si256(high));
+  const __m512i codes = _mm512_or_si512(low_words, _mm512_slli_epi16(high_words, 8));
+  const __m512i places = _mm512_set1_epi64(0x0e0c0a0806040200);
+  const __m512i levels = _mm512_set1_epi32(0x002b1908);  // vpermb takes six bits; four of them are to do nothing
+  const __m512i first = _mm512_set_epi64(0x0007000700070007, 0x0006000600060006, 0x0005000500050005, 0x0004000400040004,
+                                         0x0003000300030003, 0x0002000200020002, 0x0001000100010001, 0);
+  for (int i = 0; i < 4; ++i) {
+    const __m512i of_each = _mm512_add_epi16(first, _mm512_set1_epi16(static_cast<short>(8 * i)));
+    const __m512i fields = _mm512_multishift_epi64_epi8(places, _mm512_permutexvar_epi16(of_each, codes));
+    out[i] = _mm512_permutexvar_epi8(fields, levels);
+  }
+}
+
 // 64 codes, as bytes of two levels each, to 256 values.
-inline void spread_codes(__m512i low, __m512i high, __m512i levels, __m512i* out) {
+inline void spread_fours(__m512i low, __m512i high, __m512i levels, __m512i* out) {
   // So that what the unpacks below leave in each quarter of a register is what belongs there.
   const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
   low = _mm512_permutexvar_epi32(order, low);
@@ -176,11 +197,9 @@ struct UnpackIQ3_S {
   static void values(const Block& block, __m512i* out) {
     const __m512i indices = load_512(block.q);
     const std::uint64_t ninth = load_u64(block.high);
-    const auto look_up = [&](const std::uint8_t* table) {
-      return _mm512_mask_blend_epi8(ninth, look_up_256(table, indices), look_up_256(table + 256, indices));
-    };
-    const __m512i levels = _mm512_set1_epi64(0x0f0d0b0907050301);
-    spread_codes(look_up(kCodesIQ3_S.low), look_up(kCodesIQ3_S.high), levels, out);
+    const __m512i low = look_up_512(kCodesIQ3_S.low, indices, ninth);
+    const __m512i high = look_up_512(kCodesIQ3_S.high, indices, ninth);
+    spread_fours(low, high, _mm512_set1_epi64(0x0f0d0b0907050301), out);
     add_signs(load_signs(block.signs), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) {
@@ -200,23 +219,12 @@ struct UnpackIQ3_XXS {
 
   static void values(const Block& block, __m512i* out) {
     const __m512i indices = load_512(block.q), levels = _mm512_set1_epi64(0x3e342c241c140c04);
-    spread_codes(look_up_256(kCodesIQ3_XXS.low, indices), look_up_256(kCodesIQ3_XXS.high, indices), levels, out);
+    spread_fours(look_up_256(kCodesIQ3_XXS.low, indices), look_up_256(kCodesIQ3_XXS.high, indices), levels, out);
     add_signs(signs_of_words(load_256(block.signs)), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) { scale = scales_of_words(load_256(block.signs)); }
   static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d) * 0.25f); }
 };
-
-// --- grids of eight values ---
-
-// The values of 32 indices.
-template <class Index>
-inline void look_up_eights(const std::uint64_t* grid, const Index* index, __m512i* out) {
-  const auto entry = [&](int i) { return static_cast<long long>(grid[index[i]]); };
-  for (int i = 0; i < 4; ++i, index += 8) {
-    out[i] = _mm512_set_epi64(entry(7), entry(6), entry(5), entry(4), entry(3), entry(2), entry(1), entry(0));
-  }
-}
 
 struct UnpackIQ2 {
   static constexpr int kValues = 256;
@@ -231,9 +239,8 @@ struct UnpackIQ2_XXS : UnpackIQ2 {
   static constexpr int kSlice = 32;
 
   static void values(const Block& block, __m512i* out) {
-    std::uint8_t index[32];
-    for (int g = 0; g < 8; ++g) __builtin_memcpy(index + 4 * g, block.groups[g].q, 4);
-    look_up_eights(kGridIQ2_XXS.entry, index, out);
+    const __m512i indices = _mm512_castsi256_si512(_mm512_cvtepi64_epi32(load_512(block.groups)));
+    spread_eights(look_up_256(kCodesIQ2_XXS.low, indices), look_up_256(kCodesIQ2_XXS.high, indices), out);
     add_signs(signs_of_words(words(block)), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) { scale = scales_of_words(words(block)); }
@@ -251,14 +258,27 @@ struct UnpackIQ2_XS : UnpackIQ2 {
 
   static void values(const Block& block, __m512i* out) {
     const __m512i words = load_512(block.q);
-    alignas(64) std::uint16_t index[32];
-    _mm512_store_si512(index, _mm512_and_si512(words, _mm512_set1_epi16(511)));
-    look_up_eights(kGridIQ2_XS.entry, index, out);
+    const __m512i indices = _mm512_castsi256_si512(_mm512_cvtepi16_epi8(words));
+    const __mmask64 ninth = _mm512_test_epi16_mask(words, _mm512_set1_epi16(256));
+    const __m512i low = look_up_512(kCodesIQ2_XS.low, indices, ninth);
+    spread_eights(low, look_up_512(kCodesIQ2_XS.high, indices, ninth), out);
     add_signs(look_up_signs(_mm512_cvtepi16_epi8(_mm512_srli_epi16(words, 9))), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) { scale = odd_scales(nibble_scales(block.scales)); }
   static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d) * 0.125f); }
 };
+
+// --- grids in memory ---
+
+// The values of 32 indices.
+inline void look_up_eights(const std::uint64_t* grid, __m512i indices, __m512i* out) {
+  alignas(64) std::uint16_t index[32];
+  _mm512_store_si512(index, indices);
+  for (int i = 0; i < 4; ++i) {
+    const auto entry = [&](int e) { return static_cast<long long>(grid[index[8 * i + e]]); };
+    out[i] = _mm512_set_epi64(entry(7), entry(6), entry(5), entry(4), entry(3), entry(2), entry(1), entry(0));
+  }
+}
 
 // Indices of more than eight bits: `high` brings field j of word e / 4 to the upper bytes of word e = 4i + j, as far as
 // `mask` lets it.
@@ -280,9 +300,8 @@ struct UnpackIQ2_S : UnpackIQ2 {
 
   static void values(const Block& block, __m512i* out) {
     const __m128i high = _mm_cvtsi64_si128(static_cast<long long>(load_u64(block.high)));
-    alignas(64) std::uint16_t index[32];
-    _mm512_store_si512(index, join_indices(block.q, spread_fields(_mm512_cvtepu8_epi64(high), 2), 0x0300));
-    look_up_eights(kGridIQ2_S.entry, index, out);
+    const __m512i fields = spread_fields(_mm512_cvtepu8_epi64(high), 2);
+    look_up_eights(kGridIQ2_S.entry, join_indices(block.q, fields, 0x0300), out);
     add_signs(load_signs(block.signs), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) { scale = odd_scales(nibble_scales(block.scales)); }
@@ -293,9 +312,7 @@ struct UnpackIQ2_S : UnpackIQ2 {
 
 // `minus`: bit e for eight e.
 inline void iq1_values(__m512i indices, std::uint32_t minus, int offset, __m512i* out) {
-  alignas(64) std::uint16_t index[32];
-  _mm512_store_si512(index, indices);
-  look_up_eights(kGridIQ1.entry, index, out);
+  look_up_eights(kGridIQ1.entry, indices, out);
   const __m512i more = _mm512_set1_epi8(static_cast<char>(offset + 1));
   const __m512i less = _mm512_set1_epi8(static_cast<char>(offset - 1));
   for (int i = 0; i < 4; ++i) {

@@ -396,6 +396,8 @@ constinit const Grid<std::uint32_t, 256> kGridIQ3_XXS = expand<std::uint32_t, 4>
 constinit const Grid<std::uint32_t, 512> kGridIQ3_S = expand<std::uint32_t, 4>(kPackedIQ3_S, kLevelsIQ3_S);
 constinit const Grid<std::uint64_t, 2048> kGridIQ1 = expand<std::uint64_t, 2>(kPackedIQ1, kLevelsIQ1);
 
+constinit const Codes<256> kCodesIQ2_XXS = split(kPackedIQ2_XXS);
+constinit const Codes<512> kCodesIQ2_XS = split(kPackedIQ2_XS);
 constinit const Codes<256> kCodesIQ3_XXS = split(kPackedIQ3_XXS);
 constinit const Codes<512> kCodesIQ3_S = split(kPackedIQ3_S);
 

@@ -21,13 +21,16 @@ extern const Grid<std::uint32_t, 256> kGridIQ3_XXS;  // magnitudes: 4, 12, 20, 2
 extern const Grid<std::uint32_t, 512> kGridIQ3_S;    // magnitudes: odd numbers from 1 to 15
 extern const Grid<std::uint64_t, 2048> kGridIQ1;     // -8, 0, 8
 
-// IQ3's entries once more, for look-ups in registers: levels 0 to 7, two in each of the bytes low[i] and high[i].
+// Entries once more, for look-ups in registers: levels in place of values, half of them in the byte low[i] and half in
+// high[i]. Those of IQ2 are of two bits, those of IQ3 of four.
 template <int kCount>
 struct Codes {
   alignas(64) std::uint8_t low[kCount];
   alignas(64) std::uint8_t high[kCount];
 };
 
+extern const Codes<256> kCodesIQ2_XXS;
+extern const Codes<512> kCodesIQ2_XS;
 extern const Codes<256> kCodesIQ3_XXS;
 extern const Codes<512> kCodesIQ3_S;
 
