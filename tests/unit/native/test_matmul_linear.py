@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -136,6 +139,28 @@ def test_weights_may_lie_at_any_address(kind: TensorType, isa: str) -> None:
             room[offset : offset + len(data)] = data
             moved = room[offset : offset + len(data)]
             np.testing.assert_array_equal(linear(x, [Matrix(moved, kind.id, 40, 512)])[0], expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect by Linux's numbers")
+@by_isa
+@by_type
+def test_nothing_is_read_behind_a_weight(kind: TensorType, isa: str) -> None:
+    """A tensor may end where its file's last page does: what lies behind it is no memory."""
+    runtime.select_isa(isa)
+    data = random_weights(kind, 33, 768)
+    page = mmap.PAGESIZE
+    room = -(-len(data) // page) * page
+    memory = np.frombuffer(mmap.mmap(-1, room + page), np.uint8)
+    last_page = ctypes.c_void_p(memory.ctypes.data + room)
+    mprotect = ctypes.CDLL(None).mprotect
+    assert mprotect(last_page, page, 0) == 0
+    try:
+        at_the_end = memory[room - len(data) : room]
+        at_the_end[:] = data
+        for tokens in (1, 9):
+            linear(make_x(tokens, 768), [Matrix(at_the_end, kind.id, 33, 768)])
+    finally:
+        mprotect(last_page, page, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
 @by_isa
