@@ -2,7 +2,7 @@
 // the other in the order of the file, fetched kPrefetchBytes ahead; unpacked values serve up to four rows of x.
 #pragma once
 
-#include "arch/avx2_unpack.hpp"
+#include "arch/avx2_grids.hpp"
 
 namespace pronk::avx2 {
 
@@ -64,7 +64,7 @@ inline void dot_row_256(const std::uint8_t* row, const Activations& x, int first
         keep(sum);
       }
       const __m256i group_sums = load_256(x.int8.sums16 + at / 16);
-      if constexpr (Unpacker::kOffset != 0) {
+      if constexpr (Unpacker::kOffset != 0 && Unpacker::kBits != 8) {
         const __m256i offsets = _mm256_madd_epi16(scale, group_sums);
         sum = _mm256_sub_epi32(sum, _mm256_slli_epi32(offsets, log2_of(Unpacker::kOffset)));
       }
@@ -108,6 +108,16 @@ inline __m128 four_halves(const Half* first, std::size_t bytes) {
   return _mm_cvtph_ps(_mm_cvtsi64_si128(static_cast<long long>(bits)));
 }
 
+// The scales of those blocks.
+template <class Block>
+inline __m128 four_scales(const Block* first) {
+  if constexpr (__is_same(Block, BlockMXFP4)) {
+    return powers_of_two(_mm_set_epi32(first[12].e, first[8].e, first[4].e, first[0].e));
+  } else {
+    return four_halves(&first->d, 4 * sizeof(Block));
+  }
+}
+
 template <int kTokens>
 struct Chains {
   __m128 values[kTokens], mins[kTokens];
@@ -136,7 +146,7 @@ inline __attribute__((always_inline)) void dot_16_blocks(const typename Unpacker
   for (int i = 0; i < 4; ++i) {
     __m256i u[4];
     for (int chain = 0; chain < 4; ++chain) u[chain] = Unpacker::values(blocks[4 * chain + i]);
-    const __m128 d = four_halves(&blocks[i].d, 4 * sizeof(*blocks));
+    const __m128 d = four_scales(blocks + i);
     __m128 m = _mm_setzero_ps();
     if constexpr (Unpacker::kMins) m = four_halves(&blocks[i].m, 4 * sizeof(*blocks));
 #pragma GCC unroll 1

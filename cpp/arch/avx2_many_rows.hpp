@@ -92,7 +92,12 @@ inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Acti
   set_zero(total);
   for (int k = 0; k < 256; k += kSlice) {
     const std::int32_t* scales = panel.scales[k / 16];
-    add_slice<kTokens, kSlice / 4>(panel.values + k / 4, a + k, stride, load_256(scales), load_256(scales + 8), total);
+    const __m256i left = load_256(scales), right = load_256(scales + 8);
+    add_slice<kTokens, kSlice / 4>(panel.values[0] + k / 4, a + k, stride, left, right, total);
+    if constexpr (Panel256<Unpacker>::kPlanes == 2) {
+      add_slice<kTokens, kSlice / 4>(panel.values[1] + k / 4, a + k, stride, _mm256_slli_epi16(left, 4),
+                                     _mm256_slli_epi16(right, 4), total);
+    }
   }
   const std::int16_t* sums16 = x.int8.sums16 + at / 16;
   const float* scale = x.int8.scale + at / 256;

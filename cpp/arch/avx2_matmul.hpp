@@ -39,6 +39,20 @@ constexpr MatmulKernels matmul_kernels() {
   set_kernels<UnpackQ4_K>(kernels, Type::kQ4_K);
   set_kernels<UnpackQ5_K>(kernels, Type::kQ5_K);
   set_kernels<UnpackQ6_K>(kernels, Type::kQ6_K);
+  set_kernels<UnpackQ2_K>(kernels, Type::kQ2_K);
+  set_kernels<UnpackQ3_K>(kernels, Type::kQ3_K);
+  set_kernels<UnpackIQ4_NL>(kernels, Type::kIQ4_NL);
+  set_kernels<UnpackIQ4_XS>(kernels, Type::kIQ4_XS);
+  set_kernels<UnpackIQ3_S>(kernels, Type::kIQ3_S);
+  set_kernels<UnpackIQ3_XXS>(kernels, Type::kIQ3_XXS);
+  set_kernels<UnpackIQ2_S>(kernels, Type::kIQ2_S);
+  set_kernels<UnpackIQ2_XS>(kernels, Type::kIQ2_XS);
+  set_kernels<UnpackIQ2_XXS>(kernels, Type::kIQ2_XXS);
+  set_kernels<UnpackIQ1_M>(kernels, Type::kIQ1_M);
+  set_kernels<UnpackIQ1_S>(kernels, Type::kIQ1_S);
+  set_kernels<UnpackTQ1_0>(kernels, Type::kTQ1_0);
+  set_kernels<UnpackTQ2_0>(kernels, Type::kTQ2_0);
+  set_kernels<UnpackMXFP4>(kernels, Type::kMXFP4);
   return kernels;
 }
 

@@ -9,7 +9,7 @@
 //   d, m     [k / 32][16]        float
 //
 // vpmaddubsw adds pairs of products in int16 and saturates, so what counts is how many products fit there: kSlice
-// values of k, four to a 32-bit lane, give kSlice / 2 products for each int16. Bytes above 63 would not even leave
+// values of k, four to a 32-bit lane, give kSlice / 2 products for each int16. Bytes above 127 would not even leave
 // room for two: they go into two planes of nibbles, each a panel of four-bit values (u = 16 * second + first).
 #pragma once
 
@@ -21,9 +21,10 @@ constexpr int kStripRows = 16;  // weight rows of a panel: lanes of two register
 
 template <class Unpacker>
 struct PanelShape {
-  static constexpr int kPlanes = Unpacker::kBits > 6 ? 2 : 1;
+  static constexpr int kPlanes = Unpacker::kBits > 7 ? 2 : 1;
   static constexpr int kPlaneBits = Unpacker::kBits / kPlanes;
-  static constexpr int kSlice = 32 >> (kPlaneBits - 4);
+  static constexpr int kMostSlice = 32 >> (kPlaneBits - 4);
+  static constexpr int kSlice = kMostSlice < group_of<Unpacker>() ? kMostSlice : group_of<Unpacker>();
   static_assert(kPlaneBits >= 4 && kSlice / 2 * ((1 << kPlaneBits) - 1) * 127 <= 32767);
 };
 
@@ -47,9 +48,9 @@ inline void prefetch_next(const void* here, std::size_t piece_bytes, std::size_t
 template <class Unpacker>
 struct Panel256 : PanelShape<Unpacker> {
   static constexpr int kPieceBlocks = 2;
-  static_assert(PanelShape<Unpacker>::kPlanes == 1);
+  using PanelShape<Unpacker>::kPlanes;
   struct alignas(64) Block {
-    std::uint8_t values[64][16][4];
+    std::uint8_t values[kPlanes][64][16][4];
     std::int32_t scales[16][16];
     std::int32_t corrections[Unpacker::kOffset != 0 ? 8 : 0][16];
     std::int32_t mins[Unpacker::kMins ? 8 : 0][16];
@@ -57,7 +58,7 @@ struct Panel256 : PanelShape<Unpacker> {
   };
 
   static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
-    alignas(64) std::uint8_t values[16][256];
+    alignas(64) std::uint8_t values[kPlanes][16][256];
     alignas(64) std::int16_t factors[16][2][16];  // scales and mins
     for (int r = 0; r < 16; ++r) {
       const int row = r < rows ? r : rows - 1;  // a panel that is not full repeats its last row
@@ -65,7 +66,14 @@ struct Panel256 : PanelShape<Unpacker> {
       prefetch_next(&in, kPieceBlocks * sizeof(in), sizeof(in));
       __m256i u[8], scale, min = _mm256_setzero_si256();
       Unpacker::values(in, u);
-      for (int i = 0; i < 8; ++i) store_256(values[r] + 32 * i, u[i]);
+      for (int i = 0; i < 8; ++i) {
+        if constexpr (kPlanes == 2) {
+          store_256(values[0][r] + 32 * i, low_nibbles(u[i]));
+          store_256(values[1][r] + 32 * i, high_nibbles(u[i]));
+        } else {
+          store_256(values[0][r] + 32 * i, u[i]);
+        }
+      }
       Unpacker::scales(in, scale, min);
       store_256(factors[r][0], scale);
       store_256(factors[r][1], min);
@@ -73,7 +81,9 @@ struct Panel256 : PanelShape<Unpacker> {
       out.d[r] = _mm_cvtss_f32(floats);
       out.dmin[r] = _mm_cvtss_f32(_mm_movehdup_ps(floats));
     }
-    for (int i = 0; i < 4; ++i) transpose_words(values[0] + 64 * i, 256, out.values[16 * i]);
+    for (int plane = 0; plane < kPlanes; ++plane) {
+      for (int i = 0; i < 4; ++i) transpose_words(values[plane][0] + 64 * i, 256, out.values[plane][16 * i]);
+    }
     alignas(64) std::int32_t columns[16][16];  // pairs of scales in the first eight, of mins in the others
     transpose_words(factors, 64, columns);
     for (int pair = 0; pair < 8; ++pair) {
@@ -116,7 +126,7 @@ struct Panel32 : PanelShape<Unpacker> {
         } else {
           store_256(values[0][r] + 32 * b, u);
         }
-        out.d[b][r] = half(in[b].d);
+        out.d[b][r] = block_scale(in[b]);
         if constexpr (Unpacker::kMins) out.m[b][r] = half(in[b].m);
       }
     }

@@ -1,6 +1,6 @@
 // Blocks of the file to vectors with AVX2: one unpacker a type. A new type is one more struct here.
 //
-// Values are unsigned bytes of kBits, in their order.
+// Values are unsigned bytes of kBits (or fewer), in their order.
 //   K-quants, with a scale (and a min) for each 16 values:  w = d * scale * (u - kOffset) - dmin * min
 //   32-value types:                                         w = d * (u - kOffset) + m
 #pragma once
@@ -11,10 +11,37 @@
 
 namespace pronk::avx2 {
 
+// kGroup: how many values have one scale, where an unpacker says that they are fewer than 32.
+template <class Unpacker>
+constexpr int group_of() {
+  if constexpr (requires { Unpacker::kGroup; }) {
+    return Unpacker::kGroup;
+  } else {
+    return 32;
+  }
+}
+
 inline float half(Half h) {
   std::uint16_t bits;
   __builtin_memcpy(&bits, h.bytes, 2);
   return _cvtsh_ss(bits);
+}
+
+// MXFP4's scales, 2^(e - 128) for e = 0 to 255: a float's exponent field, or the mantissa where they are subnormal.
+inline __m128 powers_of_two(__m128i e) {
+  const __m128i normal = _mm_slli_epi32(_mm_sub_epi32(e, _mm_set1_epi32(1)), 23);
+  const __m128i subnormal = _mm_sllv_epi32(_mm_set1_epi32(0x00200000), e);
+  return _mm_castsi128_ps(_mm_blendv_epi8(normal, subnormal, _mm_cmplt_epi32(e, _mm_set1_epi32(2))));
+}
+
+// A 32-value block's scale.
+template <class Block>
+inline float block_scale(const Block& block) {
+  if constexpr (__is_same(Block, BlockMXFP4)) {
+    return _mm_cvtss_f32(powers_of_two(_mm_set1_epi32(block.e)));
+  } else {
+    return half(block.d);
+  }
 }
 
 inline __m128i load_128(const void* p) {
@@ -150,6 +177,57 @@ struct UnpackQ5_K {
   static __m128 floats(const Block& block) {
     return _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(&block))));
   }
+};
+
+// Two bits of each of 256 values, 32 bytes for 128 of them.
+inline void unpack_two_bits(const std::uint8_t* q, __m256i (&u)[8]) {
+  const __m256i mask = _mm256_set1_epi8(3);
+  for (int half = 0; half < 2; ++half) {
+    const __m256i bytes = load_256(q + 32 * half);
+    u[4 * half] = _mm256_and_si256(bytes, mask);
+    u[4 * half + 1] = _mm256_and_si256(_mm256_srli_epi16(bytes, 2), mask);
+    u[4 * half + 2] = _mm256_and_si256(_mm256_srli_epi16(bytes, 4), mask);
+    u[4 * half + 3] = _mm256_and_si256(_mm256_srli_epi16(bytes, 6), mask);
+  }
+}
+
+struct UnpackQ2_K {
+  using Block = BlockQ2_K;
+  static constexpr int kValues = 256, kBits = 4, kOffset = 0, kGroup = 16;
+  static constexpr bool kMins = true;
+  static void values(const Block& block, __m256i (&u)[8]) { unpack_two_bits(block.q, u); }
+  static void scales(const Block& block, __m256i& scale, __m256i& min) {
+    const __m256i both = _mm256_cvtepu8_epi16(load_128(block.scales));
+    scale = _mm256_and_si256(both, _mm256_set1_epi16(15));
+    min = _mm256_srli_epi16(both, 4);
+  }
+  static __m128 floats(const Block& block) {
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(&block.d))));
+  }
+};
+
+struct UnpackQ3_K {
+  using Block = BlockQ3_K;
+  static constexpr int kValues = 256, kBits = 4, kOffset = 4, kGroup = 16;
+  static constexpr bool kMins = false;
+  static void values(const Block& block, __m256i (&u)[8]) {
+    unpack_two_bits(block.low, u);
+    const __m256i high = load_256(block.high), four = _mm256_set1_epi8(4);
+    for (int g = 0; g < 8; ++g) {
+      const __m256i bit = _mm256_set1_epi8(static_cast<char>(1 << g));
+      const __m256i third = _mm256_cmpeq_epi8(_mm256_and_si256(high, bit), bit);
+      u[g] = _mm256_or_si256(u[g], _mm256_and_si256(third, four));
+    }
+  }
+  static void scales(const Block& block, __m256i& scale, __m256i&) {
+    const std::uint32_t a = load_u32(block.scales), b = load_u32(block.scales + 4), top = load_u32(block.scales + 8);
+    const auto join = [&](std::uint32_t low, int k) {
+      return static_cast<int>((low & 0x0f0f0f0fu) | (top >> 2 * k & 0x03030303u) << 4);
+    };
+    const __m128i bytes = _mm_set_epi32(join(b >> 4, 3), join(a >> 4, 2), join(b, 1), join(a, 0));
+    scale = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_set1_epi16(32));
+  }
+  static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d)); }
 };
 
 struct UnpackQ6_K {

@@ -3,7 +3,7 @@
 // unpacked values serve up to four rows of x from registers.
 #pragma once
 
-#include "arch/avx512_unpack.hpp"
+#include "arch/avx512_grids.hpp"
 
 namespace pronk::avx512 {
 
@@ -46,19 +46,34 @@ inline void dot_row_256(const std::uint8_t* row, const Activations& x, int first
       const __m512i index = _mm512_add_epi16(lane_group, _mm512_set1_epi16(static_cast<short>(4 * i)));
       lane_scale[i] = _mm512_permutexvar_epi16(index, _mm512_castsi256_si512(scale));
     }
+    // Bytes of 8 bits would not fit: there |w| takes the place of u, and the sign goes to a.
+    constexpr bool kSigned = Unpacker::kOffset == 128;
+    __mmask64 negative[4];
+    if constexpr (kSigned) {
+      for (int i = 0; i < 4; ++i) {
+        const __m512i w = _mm512_xor_si512(q[i], _mm512_set1_epi8(static_cast<char>(0x80)));
+        negative[i] = _mm512_movepi8_mask(w);
+        q[i] = _mm512_abs_epi8(w);
+      }
+    }
     const __m128 floats = Unpacker::floats(block);
     for (int t = 0; t < kTokens; ++t) {
       const std::int64_t at = static_cast<std::int64_t>(first_token + t) * x.stride + 256 * b;
       const std::int8_t* a = x.int8.q + at;
-      // Pair sums fit int16: 2 * 63 * 127 at most. The scale is applied to them in integers.
+      // Pair sums fit int16: 2 * 127 * 127 at most. The scale is applied to them in integers.
+      const auto products = [&](int i) __attribute__((always_inline)) {
+        __m512i values = load_512(a + 64 * i);
+        if constexpr (kSigned) values = _mm512_mask_sub_epi8(values, negative[i], _mm512_setzero_si512(), values);
+        return _mm512_maddubs_epi16(q[i], values);
+      };
       __m512i even = _mm512_setzero_si512(), odd = _mm512_setzero_si512();
-      even = _mm512_dpwssd_epi32(even, _mm512_maddubs_epi16(q[0], load_512(a)), lane_scale[0]);
-      odd = _mm512_dpwssd_epi32(odd, _mm512_maddubs_epi16(q[1], load_512(a + 64)), lane_scale[1]);
-      even = _mm512_dpwssd_epi32(even, _mm512_maddubs_epi16(q[2], load_512(a + 128)), lane_scale[2]);
-      odd = _mm512_dpwssd_epi32(odd, _mm512_maddubs_epi16(q[3], load_512(a + 192)), lane_scale[3]);
+      even = _mm512_dpwssd_epi32(even, products(0), lane_scale[0]);
+      odd = _mm512_dpwssd_epi32(odd, products(1), lane_scale[1]);
+      even = _mm512_dpwssd_epi32(even, products(2), lane_scale[2]);
+      odd = _mm512_dpwssd_epi32(odd, products(3), lane_scale[3]);
       __m256i sum = fold(_mm512_add_epi32(even, odd)), min_sum = _mm256_setzero_si256();
       const __m256i group_sums = load_256(x.int8.sums16 + at / 16);
-      if constexpr (Unpacker::kOffset != 0) {
+      if constexpr (Unpacker::kOffset != 0 && !kSigned) {
         const __m256i offsets = _mm256_madd_epi16(scale, group_sums);
         sum = _mm256_sub_epi32(sum, _mm256_slli_epi32(offsets, log2_of(Unpacker::kOffset)));
       }
@@ -99,23 +114,29 @@ inline float chain_sum(__m128 v) {
   return _mm_cvtss_f32(_mm_add_ss(pairs, _mm_movehdup_ps(pairs)));
 }
 
-// The fp16 numbers (d, and m where there is one) of 16 blocks, in tree order.
+// The scales (d, and m where there is one) of 16 blocks, in tree order.
 template <class Unpacker>
 inline void block_floats(const typename Unpacker::Block* blocks, __m512& d, __m512& m) {
-  alignas(64) std::uint16_t d_words[16];
-  alignas(64) std::uint16_t m_words[16];
-  for (int b = 0; b < 16; ++b) {
-    const int place = b % 4 * 4 + b / 4;
-    if constexpr (Unpacker::kMins) {
-      const std::uint32_t both = load_u32(&blocks[b]);
-      d_words[place] = static_cast<std::uint16_t>(both);
-      m_words[place] = static_cast<std::uint16_t>(both >> 16);
-    } else {
-      __builtin_memcpy(&d_words[place], &blocks[b].d, 2);
+  if constexpr (__is_same(typename Unpacker::Block, BlockMXFP4)) {
+    alignas(16) std::uint8_t exponents[16];
+    for (int b = 0; b < 16; ++b) exponents[b % 4 * 4 + b / 4] = blocks[b].e;
+    d = powers_of_two(_mm512_cvtepu8_epi32(load_128(exponents)));
+  } else {
+    alignas(64) std::uint16_t d_words[16];
+    alignas(64) std::uint16_t m_words[16];
+    for (int b = 0; b < 16; ++b) {
+      const int place = b % 4 * 4 + b / 4;
+      if constexpr (Unpacker::kMins) {
+        const std::uint32_t both = load_u32(&blocks[b]);
+        d_words[place] = static_cast<std::uint16_t>(both);
+        m_words[place] = static_cast<std::uint16_t>(both >> 16);
+      } else {
+        __builtin_memcpy(&d_words[place], &blocks[b].d, 2);
+      }
     }
+    d = _mm512_cvtph_ps(load_256(d_words));
+    if constexpr (Unpacker::kMins) m = _mm512_cvtph_ps(load_256(m_words));
   }
-  d = _mm512_cvtph_ps(load_256(d_words));
-  if constexpr (Unpacker::kMins) m = _mm512_cvtph_ps(load_256(m_words));
 }
 
 template <int kTokens>

@@ -72,18 +72,17 @@ inline __attribute__((always_inline)) void set_zero(__m512i (&c)[kTokens][2]) {
   for (int t = 0; t < kTokens; ++t) c[t][0] = c[t][1] = _mm512_setzero_si512();
 }
 
-// One block of 256 values against kTokens rows of x, `at` values into the int8 form.
+// total[t] += scale * (sum of (u - centre) * a) over the slices of a block; the sums of a slice fit int16.
 template <class Unpacker, int kTokens>
-inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
-                     PanelRow* values, PanelRow* mins) {
+inline __attribute__((always_inline)) void add_slices(const typename Panel256<Unpacker>::Block& panel,
+                                                      const Activations& x, std::int64_t at,
+                                                      __m512i (&total)[kTokens][2]) {
   using Panel = Panel256<Unpacker>;
   constexpr int kSlice = Unpacker::kSlice;
   const std::int16_t* starts = kSlice == 32 ? x.int8.starts32 : kSlice == 16 ? x.int8.starts16 : x.int8.starts8;
   starts += at / kSlice;
   const std::int64_t stride = x.stride, slice_stride = stride / kSlice;
   const std::int8_t* a = x.int8.q + at;
-  __m512i total[kTokens][2];
-  set_zero(total);
   for (int s = 0; s < Panel::kSlices; ++s) {
     __m512i c[kTokens][2];
 #pragma GCC unroll 6
@@ -98,6 +97,41 @@ inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Acti
       total[t][0] = _mm512_dpwssd_epi32(total[t][0], c[t][0], left);
       total[t][1] = _mm512_dpwssd_epi32(total[t][1], c[t][1], right);
     }
+  }
+}
+
+// The same where they do not fit: vpmulld applies the scale, three instructions in place of one.
+template <class Unpacker, int kTokens>
+inline __attribute__((always_inline)) void add_wide_slices(const typename Panel256<Unpacker>::Block& panel,
+                                                           const Activations& x, std::int64_t at,
+                                                           __m512i (&total)[kTokens][2]) {
+  constexpr int kSlice = Unpacker::kSlice;
+  const std::int8_t* a = x.int8.q + at;
+  for (int s = 0; s < Panel256<Unpacker>::kSlices; ++s) {
+    __m512i c[kTokens][2];
+    set_zero(c);
+    add_words<kTokens>(panel.values + 32 * kSlice * s, a + kSlice * s, x.stride, kSlice / 4, c);
+    const __m512i left = _mm512_load_si512(panel.scales[s]), right = _mm512_load_si512(panel.scales[s] + 16);
+#pragma GCC unroll 6
+    for (int t = 0; t < kTokens; ++t) {
+      total[t][0] = _mm512_add_epi32(total[t][0], _mm512_mullo_epi32(c[t][0], left));
+      total[t][1] = _mm512_add_epi32(total[t][1], _mm512_mullo_epi32(c[t][1], right));
+    }
+  }
+}
+
+// One block of 256 values against kTokens rows of x, `at` values into the int8 form.
+template <class Unpacker, int kTokens>
+inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
+                     PanelRow* values, PanelRow* mins) {
+  using Panel = Panel256<Unpacker>;
+  const std::int64_t stride = x.stride;
+  __m512i total[kTokens][2];
+  set_zero(total);
+  if constexpr (Panel::kWide) {
+    add_wide_slices<Unpacker, kTokens>(panel, x, at, total);
+  } else {
+    add_slices<Unpacker, kTokens>(panel, x, at, total);
   }
   const std::int16_t* sums16 = x.int8.sums16 + at / 16;
   const float* scale = x.int8.scale + at / 256;

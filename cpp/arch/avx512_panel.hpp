@@ -3,7 +3,7 @@
 //   values   [k / 4][32 rows][4]  bytes, (u - centre) + 128: the kernel's accumulators start at -128 * (sum of a),
 //                                 whatever the type
 //   K-quants, for each block of 256:
-//   scales   [256 / kSlice][32]   int16 pairs (scale, 0)
+//   scales   [256 / kSlice][32]   int16 pairs (scale, 0); int32 where kWide
 //   corrections [8][32]           int16 pairs: scale * (centre - offset), of two groups of 16
 //   mins     [8][32]              int16 pairs: mins of two groups of 16
 //   32-value types:
@@ -48,9 +48,10 @@ template <class Unpacker>
 struct Panel256 {
   static constexpr int kPieceBlocks = 2;
   static constexpr int kSlices = 256 / Unpacker::kSlice;
-  // The sum asked for is of scale * (u - offset) * a, the kernel's is of scale * (u - centre) * a. What is missing, for
-  // each scale * a:
-  static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset;
+  static constexpr bool kWide = is_wide<Unpacker>;
+  // The sum asked for is of scale * (u - offset) * a, the kernel's is of scale * (u - centre) * a, or of 128 more where
+  // accumulators start at zero. What is missing, for each scale * a:
+  static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset - (kWide ? 128 : 0);
   struct alignas(64) Block {
     std::uint8_t values[64 * 32 * 4];
     std::int32_t scales[kSlices][32];
@@ -83,7 +84,9 @@ struct Panel256 {
       alignas(64) std::int32_t columns[16][32];
       transpose_words(as_bytes(scales[16 * half]), 64, as_bytes(columns));
       for (int s = 0; s < kSlices; ++s) {
-        _mm512_store_si512(&out.scales[s][16 * half], _mm512_load_si512(columns[s * Unpacker::kSlice / 16]));
+        __m512i scale = _mm512_load_si512(columns[s * Unpacker::kSlice / 16]);
+        if constexpr (kWide) scale = _mm512_srai_epi32(_mm512_slli_epi32(scale, 16), 16);
+        _mm512_store_si512(&out.scales[s][16 * half], scale);
       }
       if constexpr (kCorrection != 0) {
         for (int pair = 0; pair < 8; ++pair) {
@@ -135,7 +138,7 @@ struct Panel32 {
       _mm512_store_si512(values + 128 * r, _mm512_permutex2var_epi64(first, first_half, second));
       _mm512_store_si512(values + 128 * r + 64, _mm512_permutex2var_epi64(first, second_half, second));
       for (int b = 0; b < 4; ++b) {
-        out.d[b][r] = half(in[b].d);
+        out.d[b][r] = block_scale(in[b]);
         if constexpr (Unpacker::kMins) out.m[b][r] = half(in[b].m);
       }
     }

@@ -2,6 +2,7 @@
 //
 // K-quants: 256 values as unsigned bytes in their order, and a scale (and a min) for each 16 of them.
 //   w = d * scale * (u - kOffset) - dmin * min
+// (kWide: values of so many bits that not even a few sums fit int16, see avx512_many_rows.hpp.)
 // 32-value types: four blocks at a time, as a 16-byte block of nibbles suggests:
 //   first  = [block 0: values 0..15 | block 1: 0..15 | block 2 | block 3]
 //   second = [block 0: values 16..31 | block 1: 16..31 | ...]
@@ -14,10 +15,32 @@
 
 namespace pronk::avx512 {
 
+// Whether an unpacker says so.
+template <class Unpacker>
+constexpr bool is_wide = requires { Unpacker::kWide; };
+
 inline float half(Half h) {
   std::uint16_t bits;
   __builtin_memcpy(&bits, h.bytes, 2);
   return _cvtsh_ss(bits);
+}
+
+// MXFP4's scales, 2^(e - 128) for e = 0 to 255: a float's exponent field, or the mantissa where they are subnormal.
+inline __m512 powers_of_two(__m512i e) {
+  const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+  const __m512i subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
+  return _mm512_castsi512_ps(
+      _mm512_mask_blend_epi32(_mm512_cmplt_epu32_mask(e, _mm512_set1_epi32(2)), normal, subnormal));
+}
+
+// A 32-value block's scale.
+template <class Block>
+inline float block_scale(const Block& block) {
+  if constexpr (__is_same(Block, BlockMXFP4)) {
+    return _mm512_cvtss_f32(powers_of_two(_mm512_set1_epi32(block.e)));
+  } else {
+    return half(block.d);
+  }
 }
 
 inline __m128i load_128(const void* p) {
@@ -123,6 +146,63 @@ struct UnpackQ6_K {
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) {
     scale = _mm256_cvtepi8_epi16(load_128(block.scales));
+  }
+  static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d)); }
+};
+
+// Two bits of each of 256 values, 32 bytes for 128 of them.
+inline void unpack_two_bits(const std::uint8_t* q, __m512i* out) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  const __m512i zero_two = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(2), 1);
+  const __m512i four_six = _mm512_add_epi16(zero_two, _mm512_set1_epi16(4));
+  for (int half = 0; half < 2; ++half) {
+    const __m512i bytes = _mm512_broadcast_i64x4(load_256(q + 32 * half));
+    out[2 * half] = _mm512_and_si512(_mm512_srlv_epi16(bytes, zero_two), mask);
+    out[2 * half + 1] = _mm512_and_si512(_mm512_srlv_epi16(bytes, four_six), mask);
+  }
+}
+
+struct UnpackQ2_K {
+  using Block = BlockQ2_K;
+  static constexpr int kValues = 256;
+  static constexpr bool kMins = true;
+  static constexpr int kOffset = 0;
+  static constexpr int kCentre = 0, kSlice = 16;
+
+  static void values(const Block& block, __m512i* out) { unpack_two_bits(block.q, out); }
+  static void scales(const Block& block, __m256i& scale, __m256i& min) {
+    const __m256i both = _mm256_cvtepu8_epi16(load_128(block.scales));
+    scale = _mm256_and_si256(both, _mm256_set1_epi16(15));
+    min = _mm256_srli_epi16(both, 4);
+  }
+  static __m128 floats(const Block& block) {
+    return _mm_cvtph_ps(_mm_cvtsi32_si128(static_cast<int>(load_u32(&block.d))));
+  }
+};
+
+struct UnpackQ3_K {
+  using Block = BlockQ3_K;
+  static constexpr int kValues = 256;
+  static constexpr bool kMins = false;
+  static constexpr int kOffset = 4;
+  static constexpr int kCentre = 4, kSlice = 16;
+
+  static void values(const Block& block, __m512i* out) {
+    unpack_two_bits(block.low, out);
+    const __m512i high = _mm512_broadcast_i64x4(load_256(block.high)), third = _mm512_set1_epi8(4);
+    for (int i = 0; i < 4; ++i) {  // as in Q5_K
+      const __m512i bit = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << 2 * i)),
+                                             _mm256_set1_epi8(static_cast<char>(2 << 2 * i)), 1);
+      out[i] = _mm512_mask_add_epi8(out[i], _mm512_test_epi8_mask(high, bit), out[i], third);
+    }
+  }
+  static void scales(const Block& block, __m256i& scale, __m256i&) {
+    const std::uint32_t a = load_u32(block.scales), b = load_u32(block.scales + 4), top = load_u32(block.scales + 8);
+    const auto join = [&](std::uint32_t low, int k) {
+      return static_cast<int>((low & 0x0f0f0f0fu) | (top >> 2 * k & 0x03030303u) << 4);
+    };
+    const __m128i bytes = _mm_set_epi32(join(b >> 4, 3), join(a >> 4, 2), join(b, 1), join(a, 0));
+    scale = _mm256_sub_epi16(_mm256_cvtepu8_epi16(bytes), _mm256_set1_epi16(32));
   }
   static __m128 floats(const Block& block) { return _mm_set_ss(half(block.d)); }
 };

@@ -13,6 +13,7 @@ constexpr bool kCopyRows = true;
 #include "kernels/float_matmul.hpp"
 #include "kernels/quantize_impl.hpp"
 #include "kernels/row_matmul.hpp"
+#include "quants/unpack.hpp"
 
 namespace pronk::portable {
 
@@ -161,6 +162,17 @@ struct UnpackQ6_K {
   }
 };
 
+// The types of quants/unpack.hpp.
+template <class Block>
+struct UnpackWhole {
+  static constexpr int kBytes = sizeof(Block);
+  static constexpr bool kMins = __is_same(Block, BlockQ2_K);
+  template <class Whole>
+  static void unpack(const std::uint8_t* p, Whole& out) {
+    pronk::unpack(block_at<Block>(p), out);
+  }
+};
+
 template <class Unpacker>
 inline BlockSums dot_256(const Block256& w, const std::int8_t* a, const std::int16_t* sums16) {
   BlockSums sums{0, 0};
@@ -185,8 +197,28 @@ constexpr MatmulKernels matmul_kernels() {
   kernels.quantize = quantize_row;
   kernels.many_rows_from = kernels.float_many_rows_from = 8;  // quantized types have one kernel for both
   set_float_kernels(kernels);
-  set_row_kernels<UnpackQ4_0, UnpackQ4_1, UnpackQ5_0, UnpackQ5_1, UnpackQ8_0, UnpackQ4_K, UnpackQ5_K, UnpackQ6_K>(
-      kernels);
+  set_row_kernel(kernels, Type::kQ4_0, matmul_32<UnpackQ4_0>);
+  set_row_kernel(kernels, Type::kQ4_1, matmul_32<UnpackQ4_1>);
+  set_row_kernel(kernels, Type::kQ5_0, matmul_32<UnpackQ5_0>);
+  set_row_kernel(kernels, Type::kQ5_1, matmul_32<UnpackQ5_1>);
+  set_row_kernel(kernels, Type::kQ8_0, matmul_32<UnpackQ8_0>);
+  set_row_kernel(kernels, Type::kQ4_K, matmul_256<UnpackQ4_K>);
+  set_row_kernel(kernels, Type::kQ5_K, matmul_256<UnpackQ5_K>);
+  set_row_kernel(kernels, Type::kQ6_K, matmul_256<UnpackQ6_K>);
+  set_row_kernel(kernels, Type::kQ2_K, matmul_256<UnpackWhole<BlockQ2_K>>);
+  set_row_kernel(kernels, Type::kQ3_K, matmul_256<UnpackWhole<BlockQ3_K>>);
+  set_row_kernel(kernels, Type::kIQ4_NL, matmul_32<UnpackWhole<BlockIQ4_NL>>);
+  set_row_kernel(kernels, Type::kIQ4_XS, matmul_256<UnpackWhole<BlockIQ4_XS>>);
+  set_row_kernel(kernels, Type::kIQ3_S, matmul_256<UnpackWhole<BlockIQ3_S>>);
+  set_row_kernel(kernels, Type::kIQ3_XXS, matmul_256<UnpackWhole<BlockIQ3_XXS>>);
+  set_row_kernel(kernels, Type::kIQ2_S, matmul_256<UnpackWhole<BlockIQ2_S>>);
+  set_row_kernel(kernels, Type::kIQ2_XS, matmul_256<UnpackWhole<BlockIQ2_XS>>);
+  set_row_kernel(kernels, Type::kIQ2_XXS, matmul_256<UnpackWhole<BlockIQ2_XXS>>);
+  set_row_kernel(kernels, Type::kIQ1_M, matmul_256<UnpackWhole<BlockIQ1_M>>);
+  set_row_kernel(kernels, Type::kIQ1_S, matmul_256<UnpackWhole<BlockIQ1_S>>);
+  set_row_kernel(kernels, Type::kTQ1_0, matmul_256<UnpackWhole<BlockTQ1_0>>);
+  set_row_kernel(kernels, Type::kTQ2_0, matmul_256<UnpackWhole<BlockTQ2_0>>);
+  set_row_kernel(kernels, Type::kMXFP4, matmul_32<UnpackWhole<BlockMXFP4>>);
   return kernels;
 }
 

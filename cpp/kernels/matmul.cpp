@@ -148,6 +148,11 @@ void run_jobs(const Job* jobs, int count, std::size_t scratch, std::int64_t work
   ThreadPool::instance().run(draw);
 }
 
+MatmulKernel kernel_for(const MatmulKernels& matmul, int type, bool many) {
+  const MatmulKernel kernel = (many ? matmul.many_rows : matmul.few_rows)[type];
+  return kernel != nullptr ? kernel : kernels_for("portable")->matmul.few_rows[type];
+}
+
 constexpr int kMostJobs = 8;  // weights in one pool job; more are done in turns
 
 }  // namespace
@@ -174,8 +179,8 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
       }
       const int step = task_rows(weight, many);
       const std::int64_t own = (weight.rows + step - 1) / step;
-      jobs[i] = {&weight, &forms[form], (many ? matmul.many_rows : matmul.few_rows)[weight.type], y[done + i], step,
-                 tasks,   own};
+      const MatmulKernel kernel = kernel_for(matmul, weight.type, many);
+      jobs[i] = {&weight, &forms[form], kernel, y[done + i], step, tasks, own};
       tasks += own;
       work += weight.rows * weight.row_bytes * ((rows + 3) / 4);  // four rows of x share a reading
     }

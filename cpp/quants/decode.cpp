@@ -2,9 +2,11 @@
 // as in the `gguf` package, bit for bit.
 #include <array>
 #include <cstring>
+#include <type_traits>
 
 #include "pronk/quants.hpp"
 #include "quants/half.hpp"
+#include "quants/unpack.hpp"
 
 namespace pronk {
 
@@ -102,6 +104,31 @@ void decode_block(const BlockQ6_K& block, float* out) {
   }
 }
 
+// The types of unpack.hpp.
+template <class Block>
+void decode_whole_256(const std::uint8_t* data, std::size_t blocks, float* out) {
+  constexpr bool kMins = std::is_same_v<Block, BlockQ2_K>;
+  for (std::size_t b = 0; b < blocks; ++b) {
+    Block256 block;
+    unpack(reinterpret_cast<const Block*>(data)[b], block);
+    for (int i = 0; i < 256; ++i) {
+      const float scale = block.d * static_cast<float>(block.scale[i / 16]);
+      const float value = scale * static_cast<float>(block.q[i]);
+      out[256 * b + static_cast<unsigned>(i)] =
+          kMins ? value - block.dmin * static_cast<float>(block.min[i / 16]) : value;
+    }
+  }
+}
+
+template <class Block>
+void decode_whole_32(const std::uint8_t* data, std::size_t blocks, float* out) {
+  for (std::size_t b = 0; b < blocks; ++b) {
+    Block32 block;
+    unpack(reinterpret_cast<const Block*>(data)[b], block);
+    for (unsigned i = 0; i < 32; ++i) out[32 * b + i] = block.d * static_cast<float>(block.q[i]);
+  }
+}
+
 template <class Block, int kValues>
 void decode_blocks(const std::uint8_t* data, std::size_t blocks, float* out) {
   for (std::size_t i = 0; i < blocks; ++i) {
@@ -114,6 +141,16 @@ void decode_blocks(const std::uint8_t* data, std::size_t blocks, float* out) {
 template <class Block, int kValues>
 constexpr TypeInfo quantized(const char* name) {
   return {name, kValues, sizeof(Block), decode_blocks<Block, kValues>};
+}
+
+template <class Block>
+constexpr TypeInfo whole_256(const char* name) {
+  return {name, 256, sizeof(Block), decode_whole_256<Block>};
+}
+
+template <class Block>
+constexpr TypeInfo whole_32(const char* name) {
+  return {name, 32, sizeof(Block), decode_whole_32<Block>};
 }
 
 constexpr std::array<TypeInfo, kTypeLimit> make_table() {
@@ -130,6 +167,20 @@ constexpr std::array<TypeInfo, kTypeLimit> make_table() {
   set(Type::kQ4_K, quantized<BlockQ4_K, 256>("Q4_K"));
   set(Type::kQ5_K, quantized<BlockQ5_K, 256>("Q5_K"));
   set(Type::kQ6_K, quantized<BlockQ6_K, 256>("Q6_K"));
+  set(Type::kQ2_K, whole_256<BlockQ2_K>("Q2_K"));
+  set(Type::kQ3_K, whole_256<BlockQ3_K>("Q3_K"));
+  set(Type::kIQ4_NL, whole_32<BlockIQ4_NL>("IQ4_NL"));
+  set(Type::kIQ4_XS, whole_256<BlockIQ4_XS>("IQ4_XS"));
+  set(Type::kIQ3_S, whole_256<BlockIQ3_S>("IQ3_S"));
+  set(Type::kIQ3_XXS, whole_256<BlockIQ3_XXS>("IQ3_XXS"));
+  set(Type::kIQ2_S, whole_256<BlockIQ2_S>("IQ2_S"));
+  set(Type::kIQ2_XS, whole_256<BlockIQ2_XS>("IQ2_XS"));
+  set(Type::kIQ2_XXS, whole_256<BlockIQ2_XXS>("IQ2_XXS"));
+  set(Type::kIQ1_M, whole_256<BlockIQ1_M>("IQ1_M"));
+  set(Type::kIQ1_S, whole_256<BlockIQ1_S>("IQ1_S"));
+  set(Type::kTQ1_0, whole_256<BlockTQ1_0>("TQ1_0"));
+  set(Type::kTQ2_0, whole_256<BlockTQ2_0>("TQ2_0"));
+  set(Type::kMXFP4, whole_32<BlockMXFP4>("MXFP4"));
   return table;
 }
 

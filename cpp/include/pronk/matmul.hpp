@@ -90,10 +90,11 @@ constexpr std::size_t scratch_bytes(std::size_t rows) {
 struct MatmulKernels {
   // One row of x, in blocks of 256 or of 32 values.
   void (*quantize)(const float* x, int cols, int stride, int block, const QuantizedRow& out);
-  int many_rows_from;                  // rows of x from which the many-rows kernels are the faster ones
-  int float_many_rows_from;            // the same for float weights
-  MatmulKernel few_rows[kTypeLimit];   // by type
-  MatmulKernel many_rows[kTypeLimit];  // by type; tasks of at most a panel
+  int many_rows_from;        // rows of x from which the many-rows kernels are the faster ones
+  int float_many_rows_from;  // the same for float weights
+  // By type. Where an instruction set has none, the portable one runs.
+  MatmulKernel few_rows[kTypeLimit];
+  MatmulKernel many_rows[kTypeLimit];  // tasks of at most a panel
 };
 
 // y[i] (rows, weights[i].rows) = x (rows, cols) times the transpose of weights[i], for all weights in one pool job.

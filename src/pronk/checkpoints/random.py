@@ -188,8 +188,7 @@ class _Scaled:
     def __call__(self, blocks: Bytes, deviation: float) -> None:
         if self.prepare:
             self.prepare(blocks)
-        random = blocks[:, self.scale].astype(np.float32)
-        scales = (random + 384) * np.float32(deviation / self.rms / 512)  # 0.75 to 1.25 of the scale
+        scales = _scales(blocks[:, self.scale], deviation / self.rms)
         if self.minimum is None:
             scales *= 1 - 2 * (blocks[:, self.scale + 1] & 1).astype(np.float32)
         else:
@@ -199,6 +198,37 @@ class _Scaled:
     @staticmethod
     def _put(blocks: Bytes, at: int, values: NDArray[np.float32]) -> None:
         blocks[:, at : at + 2] = values.astype(np.float16).view(np.uint8).reshape(-1, 2)
+
+
+def _scales(random: Bytes, size: float) -> NDArray[np.float32]:
+    """0.75 to 1.25 of `size`."""
+    return (random.astype(np.float32) + 384) * np.float32(size / 512)
+
+
+@dataclass(frozen=True)
+class _Iq1M:
+    """The scale in four pieces: four bits on top of each word of the last eight bytes, the lowest first."""
+
+    rms: float
+
+    def __call__(self, blocks: Bytes, deviation: float) -> None:
+        scales = _scales(blocks[:, 49], deviation / self.rms) * (1 - 2 * (blocks[:, 51] >> 7).astype(np.float32))
+        bits = scales.astype(np.float16).view(np.uint16)
+        for i in range(4):
+            top = (bits >> np.uint16(4 * i) & np.uint16(15)).astype(np.uint8) << 4
+            blocks[:, 49 + 2 * i] = (blocks[:, 49 + 2 * i] & 15) | top
+
+
+@dataclass(frozen=True)
+class _PowerOfTwo:
+    """MXFP4's scale, 2^(e - 128): of the two powers about the one wanted, as many of each as give its mean square."""
+
+    rms: float
+
+    def __call__(self, blocks: Bytes, deviation: float) -> None:
+        mantissa, exponent = math.frexp(deviation / self.rms)  # mantissa 0.5 to 1
+        larger = (4 * mantissa**2 - 1) / 3
+        blocks[:, 0] = 127 + exponent + (blocks[:, 0] < 256 * larger)
 
 
 def _equal_minimums(blocks: Bytes) -> None:
@@ -214,8 +244,15 @@ def _moderate_scales(blocks: Bytes) -> None:
     np.bitwise_or(scales & 31, 32, out=scales)
 
 
-# Root mean squares: a uniform q of n levels about its middle has sqrt((n^2 - 1) / 12); 6-bit scales have 36.4 (0 to 63)
-# and 48.4 (32 to 63).
+def _equal_nibbles(blocks: Bytes) -> None:
+    """Q2_K: the 4-bit minimum of each group equal to its scale."""
+    scales = blocks[:, 0:16]
+    np.multiply(scales & 15, 17, out=scales)
+
+
+# Root mean squares: a uniform q of n levels about its middle has sqrt((n^2 - 1) / 12); scales of 4 bits have 8.8, of 6
+# bits 36.4 (0 to 63), 48.4 (32 to 63) or 18.5 (-32 to 31); the odd numbers below 32 have 18.5 and below 16 9.2; the
+# tables 67.4 (IQ4), 7.6 and 30.8 (IQ3), 23.1 to 24.4 (IQ2), 0.78 (IQ1 with its eighth), 5.9 (MXFP4).
 _FILLS: dict[TensorType, Callable[[Bytes, float], None]] = {
     types.F32: _Float(np.uint32, mantissa=23, bias=127),
     types.F16: _Float(np.uint16, mantissa=10, bias=15),
@@ -225,9 +262,23 @@ _FILLS: dict[TensorType, Callable[[Bytes, float], None]] = {
     types.Q5_0: _Scaled(9.2, scale=0),
     types.Q5_1: _Scaled(9.2, scale=0, minimum=2, ratio=-15.5),
     types.Q8_0: _Scaled(73.9, scale=0),
+    types.Q2_K: _Scaled(1.12 * 8.8, scale=80, minimum=82, ratio=1.5, prepare=_equal_nibbles),
+    types.Q3_K: _Scaled(2.35 * 18.5, scale=108),
     types.Q4_K: _Scaled(4.6 * 36.4, scale=0, minimum=2, ratio=7.5, prepare=_equal_minimums),
     types.Q5_K: _Scaled(9.2 * 36.4, scale=0, minimum=2, ratio=15.5, prepare=_equal_minimums),
     types.Q6_K: _Scaled(18.5 * 48.4, scale=208, prepare=_moderate_scales),
+    types.IQ4_NL: _Scaled(67.4, scale=0),
+    types.IQ4_XS: _Scaled(67.4 * 18.5, scale=0),
+    types.IQ3_S: _Scaled(7.6 * 18.5, scale=0),
+    types.IQ3_XXS: _Scaled(30.8 * 18.5 / 4, scale=0),
+    types.IQ2_S: _Scaled(24.4 * 18.5 / 8, scale=0),
+    types.IQ2_XS: _Scaled(24.2 * 18.5 / 8, scale=0),
+    types.IQ2_XXS: _Scaled(23.1 * 18.5 / 8, scale=0),
+    types.IQ1_M: _Iq1M(0.78 * 9.2),
+    types.IQ1_S: _Scaled(0.78 * 9.2, scale=0),
+    types.TQ1_0: _Scaled(0.82, scale=52),
+    types.TQ2_0: _Scaled(1.22, scale=64),
+    types.MXFP4: _PowerOfTwo(5.85),
 }
 
 

@@ -60,13 +60,15 @@ IQ1_M = TensorType("IQ1_M", 29, 256, 56)
 TQ1_0 = TensorType("TQ1_0", 34, 256, 54)
 TQ2_0 = TensorType("TQ2_0", 35, 256, 66)
 MXFP4 = TensorType("MXFP4", 39, 32, 17)
+NVFP4 = TensorType("NVFP4", 40, 64, 36)
+Q1_0 = TensorType("Q1_0", 41, 128, 18)
 
 ALL = (
     F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ2_XXS, IQ2_XS, IQ3_XXS, IQ1_S,
-    IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, IQ1_M, TQ1_0, TQ2_0, MXFP4,
+    IQ4_NL, IQ3_S, IQ2_S, IQ4_XS, IQ1_M, TQ1_0, TQ2_0, MXFP4, NVFP4, Q1_0,
 )  # fmt: skip
 # The types that this version decodes and multiplies with; the rest of the table is known by name and size only.
-COMPUTABLE = frozenset({F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K})
+COMPUTABLE = frozenset(ALL) - {NVFP4, Q1_0}
 
 _BY_NAME = {t.name: t for t in ALL}
 _BY_ID = {t.id: t for t in ALL}

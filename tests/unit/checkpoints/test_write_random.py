@@ -14,7 +14,7 @@ from pronk.checkpoints.random import SHAPES, random_checkpoint
 from pronk.errors import CheckpointError
 from pronk.tensors import types
 
-TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
+TYPES = [t.name for t in types.ALL if t in types.COMPUTABLE]
 
 
 @pytest.mark.parametrize("type", TYPES)
@@ -75,8 +75,8 @@ def test_unknown_shape_and_type_list_what_there_is() -> None:
         open_checkpoint("random:llama-9")
     with pytest.raises(CheckpointError, match=r"unknown type 'Q9', expected one of Q4_K_M, .*Q6_K"):
         open_checkpoint("random:tiny:Q9")
-    with pytest.raises(CheckpointError, match="random weights of type IQ1_S cannot be made, expected one of F32, "):
-        open_checkpoint("random:tiny:IQ1_S")
+    with pytest.raises(CheckpointError, match="random weights of type NVFP4 cannot be made, expected one of F32, "):
+        open_checkpoint("random:tiny:NVFP4")
 
 
 # --- mixes ---
@@ -117,9 +117,34 @@ def test_rows_that_do_not_divide_get_the_fallback() -> None:
     assert mixes.tensor_type(mix, "output.weight", (64, 96), config) == types.Q8_0
 
 
-@pytest.mark.parametrize(("type", "number"), [("Q4_K_M", 15), ("Q5_K_M", 17), ("Q4_K", 14), ("F16", 1), ("BF16", 32)])
+def test_mixes_of_few_bits_are_llama_cpps() -> None:
+    """What llama-quantize prints for Llama 3 8B (32 layers, four query heads to a wv)."""
+    everywhere = list(range(32))
+    assert layers_of("llama-3-8b", "Q3_K_M", "wv", types.Q5_K) == [0, 1]
+    assert layers_of("llama-3-8b", "Q3_K_M", "wv", types.Q4_K) == everywhere[2:]
+    assert layers_of("llama-3-8b", "Q3_K_M", "w2", types.Q5_K) == [0, 1]
+    assert layers_of("llama-3-8b", "Q3_K_M", "wo", types.Q4_K) == everywhere
+    assert layers_of("llama-3-8b", "Q3_K_L", "w2", types.Q5_K) == everywhere
+    assert layers_of("llama-3-8b", "Q3_K_S", "w2", types.Q3_K) == everywhere
+    assert layers_of("llama-3-8b", "Q2_K_S", "w2", types.Q4_K) == everywhere[:4]
+    assert layers_of("llama-3-8b", "IQ3_M", "wo", types.Q4_K) == everywhere
+    assert layers_of("llama-3-8b", "IQ2_M", "w2", types.IQ3_S) == everywhere[:4]
+    tensors = random_checkpoint("llama-3-8b", "IQ2_M").tensors
+    assert tensors["output.weight"].type == types.Q5_K
+    assert tensors["tok_embeddings.weight"].type == types.IQ3_S
+    sizes = {"Q3_K_S": 3.66, "Q3_K_M": 4.02, "Q3_K_L": 4.32, "IQ3_M": 3.78, "IQ2_M": 2.95, "Q2_K_S": 2.99}
+    for mix, size in sizes.items():
+        total = sum(t.nbytes for t in random_checkpoint("llama-3-8b", mix).tensors.values())
+        assert total / 1e9 == pytest.approx(size, rel=0.01), mix
+
+
+@pytest.mark.parametrize(
+    ("type", "number"),
+    [("Q4_K_M", 15), ("Q5_K_M", 17), ("Q4_K", 14), ("F16", 1), ("BF16", 32), ("Q3_K_S", 11), ("Q3_K_M", 12),
+     ("Q3_K_L", 13), ("IQ3_M", 27), ("IQ3_S", 26), ("IQ4_XS", 30)],
+)  # fmt: skip
 def test_file_type_numbers(type: str, number: int) -> None:
-    assert mixes.file_type(random_checkpoint("tiny", type).tensors.values()) == number
+    assert mixes.file_type(random_checkpoint("llama-3-8b", type).tensors.values()) == number
 
 
 # --- the vocabulary ---
@@ -151,7 +176,7 @@ def test_random_model_computes_finite_logits_of_unit_size() -> None:
     from pronk.model.llama import load_model
     from support.running import run
 
-    for type in ("Q4_K_M", "F16"):
+    for type in ("Q4_K_M", "F16", "IQ4_XS", "Q2_K", "IQ1_M", "MXFP4"):
         checkpoint = random_checkpoint("tiny", type)
         model = load_model(checkpoint.config, checkpoint.tensors, CpuBackend())
         logits = run(model, [256, *b"hello, lama"])

@@ -87,8 +87,8 @@ def test_a_wrong_shape_is_named_with_both() -> None:
 def test_a_type_that_cannot_be_computed_with_is_refused_before_loading() -> None:
     tensors = tensors_of(CONFIG)
     name = "layers.0.attention.wq.weight"
-    tensors[name] = replace(tensors[name], type=types.TQ1_0)
-    with pytest.raises(CheckpointError, match=r"wq\.weight is TQ1_0, .* expected one of .*Q4_K"):
+    tensors[name] = replace(tensors[name], type=types.NVFP4)
+    with pytest.raises(CheckpointError, match=r"wq\.weight is NVFP4, .* expected one of .*Q4_K"):
         check_tensors(CONFIG, tensors)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +15,7 @@ from pronk.native import runtime
 from pronk.native.matmul import Matrix, linear
 from pronk.tensors import types
 from pronk.tensors.types import TensorType
-from support.quant_blocks import COMPUTABLE, HALVES, QUANTIZED, dequantized, random_weights
+from support.quant_blocks import COMPUTABLE, QUANTIZED, dequantized, random_weights, set_scales
 
 by_type = pytest.mark.parametrize("kind", COMPUTABLE, ids=str)
 by_isa = pytest.mark.parametrize("isa", runtime.isas())
@@ -138,6 +141,28 @@ def test_weights_may_lie_at_any_address(kind: TensorType, isa: str) -> None:
             np.testing.assert_array_equal(linear(x, [Matrix(moved, kind.id, 40, 512)])[0], expected)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect by Linux's numbers")
+@by_isa
+@by_type
+def test_nothing_is_read_behind_a_weight(kind: TensorType, isa: str) -> None:
+    """A tensor may end where its file's last page does: what lies behind it is no memory."""
+    runtime.select_isa(isa)
+    data = random_weights(kind, 33, 768)
+    page = mmap.PAGESIZE
+    room = -(-len(data) // page) * page
+    memory = np.frombuffer(mmap.mmap(-1, room + page), np.uint8)
+    last_page = ctypes.c_void_p(memory.ctypes.data + room)
+    mprotect = ctypes.CDLL(None).mprotect
+    assert mprotect(last_page, page, 0) == 0
+    try:
+        at_the_end = memory[room - len(data) : room]
+        at_the_end[:] = data
+        for tokens in (1, 9):
+            linear(make_x(tokens, 768), [Matrix(at_the_end, kind.id, 33, 768)])
+    finally:
+        mprotect(last_page, page, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
 @by_isa
 @pytest.mark.parametrize("kind", [types.F32, types.F16, types.BF16], ids=str)
 def test_float_rows_of_any_length(kind: TensorType, isa: str) -> None:
@@ -170,12 +195,8 @@ def test_extreme_weights_do_not_overflow(kind: TensorType, isa: str) -> None:
     if kind not in QUANTIZED:
         pytest.skip("float types have no integer sums")
     for fill in (0x00, 0x7F, 0x80, 0xFF):
-        data = random_weights(kind, 35, 512)
-        blocks = data.reshape(-1, kind.bytes)
-        scales = blocks.copy()
-        blocks[:] = fill
-        for at in HALVES[kind.name]:
-            blocks[:, at : at + 2] = scales[:, at : at + 2]
+        data = np.full(kind.nbytes((35, 512)), fill, np.uint8)
+        set_scales(data.reshape(-1, kind.bytes), kind, np.random.default_rng(0))
         weight = Matrix(data, kind.id, 35, 512)
         x = np.ones((17, 512), np.float32)
         x[1::2] = -1
@@ -242,7 +263,7 @@ def test_wrong_sizes_are_refused() -> None:
         Matrix(data[:0], types.Q4_K.id, 0, 256)
     with pytest.raises(ValueError, match="cannot have shape"):
         Matrix(data, types.Q4_K.id, 4, 2**62)
-    for unknown in (9, 16, -1, 1000):
+    for unknown in (9, 36, -1, 1000):
         with pytest.raises(ValueError, match=f"GGUF type {unknown}"):
             Matrix(data, unknown, 4, 256)
     weight = Matrix(data, types.Q4_K.id, 4, 256)
