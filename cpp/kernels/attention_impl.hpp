@@ -23,7 +23,8 @@ namespace pronk::PRONK_ISA {
 
 constexpr float kLowest =
     -3.402823466e+38f;  // the maximum of nothing: unlike minus infinity it can be subtracted from itself
-// Up to here a piece's rows read keys and values from their pages; more of them share one unpacking to floats.
+// Up to here a piece's rows read keys and values from their pages; more of them share one unpacking to floats. So do
+// rows of an odd width, because a test for it in the innermost loop costs more.
 constexpr int kDirectRows = 2 * kTileRows;
 
 template <class Pages>
@@ -113,7 +114,7 @@ template <class Pages>
 inline void attend_segment(const AttentionArgs& args, const AttentionPiece& piece, std::int64_t begin, std::int64_t end,
                            std::int64_t limit, int rows, AttendScratch& s) {
   const std::int32_t* positions = s.positions;
-  const bool unpacked = rows > kDirectRows;
+  const bool unpacked = rows > kDirectRows || args.width % 16 != 0;
   const int value_vecs = static_cast<int>(s.padded / 16);
   for (int row = 0; row < rows; ++row) s.maxima[row] = kLowest;
   for (std::int64_t i = 0; i < rows * 16; ++i) s.sums[i] = 0.0f;
@@ -121,10 +122,7 @@ inline void attend_segment(const AttentionArgs& args, const AttentionPiece& piec
   for (std::int64_t tile = begin; tile < end; tile += kKeyTile) {
     const int count = static_cast<int>(end - tile < kKeyTile ? end - tile : kKeyTile);
     const Pages pages(args, TileGroups(args, piece, tile, end, limit), s);
-    if (unpacked) {
-      pages.unpack_keys(args, (count + 15) / 16, s);
-      unpack(pages.values, count, value_vecs, s.values, s.padded);
-    }
+    if (unpacked) pages.unpack_tile(args, count, s);
     for (int row = 0; row < rows; row += kTileRows) {
       const int n = rows - row < kTileRows ? rows - row : kTileRows;
       std::int64_t visible = 0;  // keys that any of these rows sees: the rest would add exactly nothing
@@ -200,7 +198,7 @@ inline void attend_piece(const AttentionArgs& args, const AttentionPiece& piece,
                   s.all_weighted + row * s.padded);
         continue;
       }
-      float* partial = piece.partial + row * partial_stride(args);
+      float* partial = piece.partial + ((segment - piece.segment) * rows + row) * partial_stride(args);
       partial[0] = s.maxima[row];
       partial[1] = sum;
       for (std::int64_t e = 0; e < s.padded; e += 16) store(partial + 16 + e, load(weighted + e));

@@ -68,23 +68,28 @@ inline void store_element(float* p, const Vec16& x, int n) {
 
 template <class Element>
 struct FloatPages {
-  // Vector i of row e: element e of the keys of group i.
+  // Row e, vector i: element e of the keys of group i.
   struct Keys {
+    struct Row {
+      const Element* const* group;
+      std::int64_t at;
+      Vec16 operator[](int i) const { return load_element(group[i] + at); }
+    };
     const Element *group[kTileGroups], *next[kTileGroups];
-    Vec16 operator()(int e, int i) const { return load_element(group[i] + 16 * e); }
+    Row row(int e, int first) const { return {group + first, 16 * e}; }
     void prefetch(int e, int first, int vecs) const {
       for (int i = first; i < first + vecs; ++i) __builtin_prefetch(next[i] + 16 * e, 0, 2);
     }
   };
-  // Vector i of row k: elements 16 i and on of value k.
+  // Row k, vector i: elements 16 i and on of value k.
   struct Values {
+    struct Row {
+      const Element* start;
+      Vec16 operator[](int i) const { return load_element(start + 16 * i); }
+    };
     const Element *group[kTileGroups], *next[kTileGroups];
     std::int64_t width;
-    Vec16 operator()(int k, int i) const {
-      const Element* start = group[k / 16] + k % 16 * width + 16 * i;
-      const int n = static_cast<int>(width) - 16 * i;
-      return n < 16 ? load_element(start, n) : load_element(start);
-    }
+    Row row(int k, int first) const { return {group[k / 16] + k % 16 * width + 16 * first}; }
     void prefetch(int k, int first, int vecs) const {
       prefetch_bytes(next[k / 16] + k % 16 * width + 16 * first, 16 * vecs * static_cast<int>(sizeof(Element)));
     }
@@ -122,8 +127,15 @@ struct FloatPages {
 
   static void prepare(const AttentionArgs&, int, AttendScratch&) {}
 
-  void unpack_keys(const AttentionArgs& args, int vecs, AttendScratch& s) const {
-    unpack(keys, static_cast<int>(args.width), vecs, s.keys, kKeyTile);
+  // The tile's first `count` keys and values to floats.
+  void unpack_tile(const AttentionArgs& args, int count, AttendScratch& s) const {
+    const int width = static_cast<int>(args.width), whole = width / 16;
+    unpack(keys, width, (count + 15) / 16, s.keys, kKeyTile);
+    unpack(values, count, whole, s.values, s.padded);
+    if (whole * 16 == width) return;
+    for (int k = 0; k < count; ++k) {
+      store(s.values + k * s.padded + 16 * whole, load_element(values.row(k, whole).start, width - 16 * whole));
+    }
   }
 
   // Scores of `rows` rows from `row` on with the keys of the first `vecs` groups.
@@ -165,12 +177,17 @@ inline float quantize_q8_0(const float* x, std::int8_t* q) {
 
 struct QuantizedPages {
   struct Values {
+    struct Row {
+      const std::int8_t* start;
+      const float* scales;
+      // Two vectors share a scale. q * scale fits a float whole: 7 bits and 11.
+      Vec16 operator[](int i) const { return mul(load_int8(start + 16 * i), broadcast(scales[i / 2 * kKeyTile])); }
+    };
     const std::int8_t *group[kTileGroups], *next[kTileGroups];
     const float* scales;  // (E/32, kKeyTile)
     std::int64_t width;
-    // q * scale fits a float whole: 7 bits and 11.
-    Vec16 operator()(int k, int i) const {
-      return mul(load_int8(group[k / 16] + k % 16 * width + 16 * i), broadcast(scales[i / 2 * kKeyTile + k]));
+    Row row(int k, int first) const {
+      return {group[k / 16] + k % 16 * width + 16 * first, scales + first / 2 * kKeyTile + k};
     }
     void prefetch(int k, int first, int vecs) const {
       prefetch_bytes(next[k / 16] + k % 16 * width + 16 * first, 16 * vecs);
@@ -232,8 +249,10 @@ struct QuantizedPages {
     }
   }
 
-  // Keys are multiplied where they lie.
-  void unpack_keys(const AttentionArgs&, int, AttendScratch&) const {}
+  // Values only: keys are multiplied where they lie.
+  void unpack_tile(const AttentionArgs& args, int count, AttendScratch& s) const {
+    unpack(values, count, static_cast<int>(args.width / 16), s.values, s.padded);
+  }
 
   void score(const AttentionArgs& args, int row, int rows, int vecs, bool, const AttendScratch& s) const {
     for (int i = 0; i < vecs; ++i) score_group<kTileRows>(args, row, rows, keys[i], next_keys[i], s, s.scores + 16 * i);

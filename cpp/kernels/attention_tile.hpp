@@ -27,17 +27,21 @@ inline void rotate(const float* x, const float* cos, const float* sin, float* ou
   }
 }
 
-// Columns of a product, as a tile's keys or values give them: vector i of row k is columns(k, i). This one lies in
-// memory as floats.
+// Columns of a product, as a tile's keys or values give them: vector first + i of row k is columns.row(k, first)[i].
+// These lie in memory as floats.
 struct Unpacked {
+  struct Row {
+    const float* start;
+    Vec16 operator[](int i) const { return load(start + 16 * i); }
+  };
   const float* start;
   std::int64_t stride;
-  Vec16 operator()(int k, int i) const { return load(start + k * stride + 16 * i); }
+  Row row(int k, int first) const { return {start + k * stride + 16 * first}; }
   void prefetch(int, int, int) const {}
 };
 
-// c[row] = c[row] * keep[row] + sum over k of a[row][k] * columns(k), for a tile that stays in registers; no keep: c
-// starts at 0.
+// c[row] = c[row] * keep[row] + sum over k of a[row][k] * columns.row(k), for a tile that stays in registers; no keep:
+// c starts at 0.
 template <int ROWS, int VECS, class Columns>
 inline void product_tile(const float* a, std::int64_t a_stride, const Columns& columns, int first, float* c,
                          std::int64_t c_stride, int depth, const float* keep) {
@@ -50,8 +54,9 @@ inline void product_tile(const float* a, std::int64_t a_stride, const Columns& c
   }
   for (int k = 0; k < depth; ++k) {
     columns.prefetch(k, first, VECS);
+    const auto vectors = columns.row(k, first);
     Vec16 column[VECS];
-    for (int i = 0; i < VECS; ++i) column[i] = columns(k, first + i);
+    for (int i = 0; i < VECS; ++i) column[i] = vectors[i];
     for (int row = 0; row < ROWS; ++row) {
       const Vec16 factor = broadcast(a[row * a_stride + k]);
       for (int i = 0; i < VECS; ++i) sums[row][i] = fma(factor, column[i], sums[row][i]);
@@ -80,7 +85,8 @@ template <class Columns>
 inline void unpack(const Columns& columns, int depth, int vecs, float* out, std::int64_t stride) {
   for (int k = 0; k < depth; ++k, out += stride) {
     columns.prefetch(k, 0, vecs);
-    for (int i = 0; i < vecs; ++i) store(out + 16 * i, columns(k, i));
+    const auto row = columns.row(k, 0);
+    for (int i = 0; i < vecs; ++i) store(out + 16 * i, row[i]);
   }
 }
 

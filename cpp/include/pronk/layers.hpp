@@ -45,8 +45,8 @@ constexpr int kKeyGroup = 16;
 // segments [segment, segment_end) of the context.
 struct AttentionPiece {
   std::int32_t sequence, kv_head, first, last, segment, segment_end;
-  // Null: merge the segments and write rows of out. Otherwise the only segment's result is left here for
-  // merge_segments: for each row, the maximum, the sum, and E accumulators padded to whole vectors.
+  // Null: merge the segments and write rows of out. Otherwise each segment's result is left here for merge_segments:
+  // for each row, the maximum, the sum, and E accumulators padded to whole vectors.
   float* partial;
 };
 
@@ -63,8 +63,8 @@ struct LayerKernels {
   // Floats of AttentionPiece::partial for one row.
   std::int64_t (*partial_stride)(const AttentionArgs& args);
   void (*attend)(const AttentionArgs& args, const AttentionPiece& piece, float* scratch);
-  // Merges the results of `segments` pieces that differ only in their segment and lie one after the other from
-  // piece.partial on, and writes their rows of out.
+  // Merges the results of `segments` segments that lie one after the other from piece.partial on, and writes their rows
+  // of out.
   void (*merge_segments)(const AttentionArgs& args, const AttentionPiece& piece, int segments, float* scratch);
 };
 

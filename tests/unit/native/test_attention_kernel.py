@@ -179,6 +179,20 @@ def test_threads_change_no_bit(dtype: type) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+def test_a_context_of_many_segments_is_the_same_on_any_number_of_threads() -> None:
+    """Each thread then gets runs of several segments, the last of them shorter."""
+    case = Attention.random([21000], heads=2, kv_heads=2, width=16)
+    rng = np.random.default_rng(1)
+    for pages in (case.key_pages, case.value_pages):
+        pages[:] = rng.standard_normal(pages.shape, np.float32)
+    results = []
+    for threads in (1, 2, 3):
+        runtime.set_threads(threads)
+        results.append(attention(*case.arguments([(0, 20998, 21000)])))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
 @pytest.mark.parametrize(
     ("heads", "width", "dtype"),
     [
