@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <initializer_list>
 #include <limits>
 #include <string>
 
@@ -31,7 +32,7 @@ using Ints1 = In<std::int32_t, nb::ndim<1>>;
 using Ints2 = In<std::int32_t, nb::ndim<2>>;
 using Floats = In<float>;
 using FloatsInOut = InOut<float>;
-using Pages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu, nb::ndim<4>>;
+using Pages = nb::ndarray<nb::numpy, nb::c_contig, nb::device::cpu>;
 
 FloatArray rms_norm(const Floats2& x, const Floats1& gain, float eps) {
   const std::size_t rows = x.shape(0), width = x.shape(1);
@@ -104,37 +105,66 @@ void check_sequences(const pronk::AttentionArgs& args, std::int64_t blocks) {
   }
 }
 
-bool is_half(const Pages& pages, const char* name) {
-  constexpr auto kFloat = static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float);
+// The type of a cache's pages, and their sizes: attention_pages.hpp says how they are laid out.
+pronk::KvType kv_type(const Pages& pages, const char* name) {
   const nb::dlpack::dtype type = pages.dtype();
-  if (type.code != kFloat || type.lanes != 1 || (type.bits != 16 && type.bits != 32)) {
-    refuse(std::string(name) + " must be float16 or float32");
+  if (type == nb::dtype<std::uint8_t>()) return pronk::KvType::kQ8_0;
+  const bool is_float = type.code == static_cast<std::uint8_t>(nb::dlpack::dtype_code::Float) && type.lanes == 1;
+  if (!is_float || (type.bits != 16 && type.bits != 32)) {
+    refuse(std::string(name) + " must be float16, float32 or uint8 (q8_0)");
   }
-  return type.bits == 16;
+  return type.bits == 16 ? pronk::KvType::kF16 : pronk::KvType::kF32;
+}
+
+void expect_pages(const char* name, const Pages& pages, std::initializer_list<std::int64_t> shape) {
+  bool same = pages.ndim() == shape.size();
+  std::string found, expected;
+  for (std::size_t i = 0; i < pages.ndim(); ++i) found += (i == 0 ? "" : ", ") + text(pages.shape(i));
+  for (std::size_t i = 0; const std::int64_t size : shape) {
+    same = same && static_cast<std::int64_t>(pages.shape(i)) == size;
+    expected += (i++ == 0 ? "" : ", ") + std::to_string(size);
+  }
+  if (!same) refuse(std::string(name) + " is (" + found + "), expected (" + expected + ")");
+}
+
+// Type and sizes of the pages; returns how many blocks there are.
+std::int64_t read_pages(const Pages& keys, const Pages& values, pronk::AttentionArgs& args) {
+  constexpr std::int64_t group = pronk::kKeyGroup, most = std::numeric_limits<std::int32_t>::max();
+  args.kv_type = kv_type(keys, "key_pages");
+  if (kv_type(values, "value_pages") != args.kv_type) refuse("pages of keys and of values differ in type");
+  const bool quantized = args.kv_type == pronk::KvType::kQ8_0;
+  if (keys.ndim() != (quantized ? 4 : 5)) {
+    refuse("key_pages has " + text(keys.ndim()) + " dimensions, expected " + (quantized ? "4" : "5"));
+  }
+  const auto size = [&](std::size_t i) { return static_cast<std::int64_t>(keys.shape(i)); };
+  const std::int64_t blocks = size(0), groups = size(2);
+  args.kv_heads = size(1);
+  args.width = quantized ? size(3) / (34 * group) * 32 : size(3);
+  if (args.kv_heads < 1 || args.width < 2 || args.width % 2 != 0 || args.width > 4096) {
+    refuse("pages of " + std::to_string(args.kv_heads) + " heads, each " + std::to_string(args.width) +
+           " wide: expected at least one head and an even width up to 4096");
+  }
+  if (groups < 1 || groups > most / 2 / group) refuse("pages of " + std::to_string(groups) + " groups of tokens");
+  args.block = groups * group;
+  args.key_pages = keys.data();
+  args.value_pages = values.data();
+  if (quantized) {
+    const std::int64_t bytes = group * args.width / 32 * 34;
+    expect_pages("key_pages", keys, {blocks, args.kv_heads, groups, bytes});
+    expect_pages("value_pages", values, {blocks, args.kv_heads, groups, bytes});
+  } else {
+    expect_pages("key_pages", keys, {blocks, args.kv_heads, groups, args.width, group});
+    expect_pages("value_pages", values, {blocks, args.kv_heads, args.block, args.width});
+  }
+  return blocks;
 }
 
 FloatArray attention(const Floats2& q, const Floats2& k, const Floats2& v, const Floats2& cos, const Floats2& sin,
                      const Ints1& positions, const Ints1& slots, const Ints1& query_starts, const Ints1& context_lens,
                      const Ints2& block_tables, const Pages& key_pages, const Pages& value_pages) {
   pronk::AttentionArgs args{};
-  args.half = is_half(key_pages, "key_pages");
-  if (is_half(value_pages, "value_pages") != args.half) refuse("pages of keys and of values differ in type");
-  for (std::size_t i = 0; i < 4; ++i) {
-    if (key_pages.shape(i) != value_pages.shape(i)) refuse("pages of keys and of values differ in shape");
-  }
   constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
-  const auto blocks = static_cast<std::int64_t>(key_pages.shape(0));
-  args.kv_heads = static_cast<std::int64_t>(key_pages.shape(1));
-  args.block = static_cast<std::int64_t>(key_pages.shape(2));
-  args.width = static_cast<std::int64_t>(key_pages.shape(3));
-  if (args.kv_heads < 1 || args.width < 2 || args.width % 2 != 0 || args.width > 4096) {
-    refuse("pages of " + std::to_string(args.kv_heads) + " heads, each " + std::to_string(args.width) +
-           " wide: expected at least one head and an even width up to 4096");
-  }
-  if (args.block < 1 || args.block % pronk::kKeyGroup != 0 || args.block > most / 2) {
-    refuse("pages of " + std::to_string(args.block) + " tokens, expected a multiple of " +
-           std::to_string(pronk::kKeyGroup));
-  }
+  const std::int64_t blocks = read_pages(key_pages, value_pages, args);
   args.tokens = static_cast<std::int64_t>(q.shape(0));
   const auto q_width = static_cast<std::int64_t>(q.shape(1)), kv_width = args.kv_heads * args.width;
   if (args.tokens > most / 2 || q_width == 0 || q_width % kv_width != 0) {
@@ -163,8 +193,6 @@ FloatArray attention(const Floats2& q, const Floats2& k, const Floats2& v, const
   args.query_starts = query_starts.data();
   args.context_lens = context_lens.data();
   args.block_tables = block_tables.data();
-  args.key_pages = key_pages.data();
-  args.value_pages = value_pages.data();
   check_sequences(args, blocks);
   for (std::int64_t t = 0; t < args.tokens; ++t) {
     if (args.slots[t] < 0 || args.slots[t] >= blocks * args.block) {

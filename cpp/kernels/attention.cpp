@@ -19,6 +19,9 @@ namespace {
 constexpr std::int64_t kRows = 96;
 // Up to here a piece is decoding, or nearly so: reading the context is what costs, and it may be cut at its segments.
 constexpr std::int64_t kFewRows = 32;
+// Pieces for each thread, so that one that is held up leaves little behind. Each begins with keys that nobody
+// prefetched.
+constexpr std::int64_t kPiecesEach = 8;
 // Multiply-adds below which the other threads are not woken.
 constexpr std::int64_t kWorthSharing = 1 << 18;
 
@@ -28,7 +31,8 @@ thread_local Scratch partials;  // the caller's: results of segments that severa
 struct Plan {
   std::vector<AttentionPiece> pieces;
   std::int64_t most_rows = 0;
-  std::int64_t work = 0;  // multiply-adds
+  std::int64_t work = 0;      // multiply-adds
+  std::int64_t segments = 0;  // of all pieces
 };
 
 std::int32_t segments_of(const AttentionArgs& args, const AttentionPiece& piece) {
@@ -47,6 +51,7 @@ Plan cut_queries(const AttentionArgs& args) {
         AttentionPiece piece{sequence, head, static_cast<std::int32_t>(first), last, 0, 0, nullptr};
         piece.segment_end = segments_of(args, piece);
         plan.pieces.push_back(piece);
+        plan.segments += piece.segment_end;
       }
       const std::int64_t rows = (last - first) * group;
       plan.most_rows = std::max(plan.most_rows, rows);
@@ -56,8 +61,8 @@ Plan cut_queries(const AttentionArgs& args) {
   return plan;
 }
 
-// One piece for each segment of the pieces of `whole`, in order, each with its place in `partials`.
-std::vector<AttentionPiece> cut_contexts(const AttentionArgs& args, const Plan& whole) {
+// The pieces of `whole` cut into pieces of `run` segments, in order, each with its place in `partials`.
+std::vector<AttentionPiece> cut_contexts(const AttentionArgs& args, const Plan& whole, std::int32_t run) {
   const std::int64_t stride = kernels().layers.partial_stride(args), group = args.heads / args.kv_heads;
   std::int64_t rows = 0;
   for (const AttentionPiece& piece : whole.pieces) rows += (piece.last - piece.first) * group * piece.segment_end;
@@ -65,11 +70,11 @@ std::vector<AttentionPiece> cut_contexts(const AttentionArgs& args, const Plan& 
   std::vector<AttentionPiece> pieces;
   for (AttentionPiece piece : whole.pieces) {
     const std::int32_t segments = piece.segment_end;
-    for (piece.segment = 0; piece.segment < segments; ++piece.segment) {
-      piece.segment_end = piece.segment + 1;
+    for (piece.segment = 0; piece.segment < segments; piece.segment += run) {
+      piece.segment_end = std::min(piece.segment + run, segments);
       piece.partial = partial;
       pieces.push_back(piece);
-      partial += (piece.last - piece.first) * group * stride;
+      partial += (piece.segment_end - piece.segment) * (piece.last - piece.first) * group * stride;
     }
   }
   return pieces;
@@ -106,7 +111,8 @@ void attention(const AttentionArgs& args) {
   write_all_pages(args, shared);
   const auto floats = static_cast<std::size_t>(layer.attend_scratch(args, plan.most_rows));
 
-  const bool few = shared && plan.most_rows <= kFewRows && plan.pieces.size() < 4 * static_cast<std::size_t>(threads);
+  const std::int64_t enough = kPiecesEach * threads, uncut = static_cast<std::int64_t>(plan.pieces.size());
+  const bool few = shared && plan.most_rows <= kFewRows && uncut < enough && uncut < plan.segments;
   if (!few) {
     // The longest first, so that no thread is left alone with one at the end.
     std::stable_sort(plan.pieces.begin(), plan.pieces.end(), [&](const AttentionPiece& a, const AttentionPiece& b) {
@@ -117,12 +123,13 @@ void attention(const AttentionArgs& args) {
          [&](std::size_t i) { layer.attend(args, plan.pieces[i], scratch.get<float>(floats)); });
     return;
   }
-  const std::vector<AttentionPiece> pieces = cut_contexts(args, plan);
+  const auto run = static_cast<std::int32_t>(std::max<std::int64_t>(plan.segments / enough, 1));
+  const std::vector<AttentionPiece> pieces = cut_contexts(args, plan, run);
   each(pieces.size(), shared, [&](std::size_t i) { layer.attend(args, pieces[i], scratch.get<float>(floats)); });
   std::size_t i = 0;
   for (const AttentionPiece& whole : plan.pieces) {
     layer.merge_segments(args, pieces[i], whole.segment_end, scratch.get<float>(floats));
-    i += static_cast<std::size_t>(whole.segment_end);
+    i += static_cast<std::size_t>((whole.segment_end + run - 1) / run);
   }
 }
 

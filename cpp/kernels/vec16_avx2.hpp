@@ -79,6 +79,13 @@ inline void store_f16_partial(std::uint16_t* p, Vec16 x, int n) {
   __builtin_memcpy(p, full, 2 * static_cast<unsigned>(n));
 }
 
+inline __m256 widen_int8(const std::int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline Vec16 load_int8(const std::int8_t* p) {
+  return {widen_int8(p), widen_int8(p + 8)};
+}
+
 inline Vec16 add(Vec16 a, Vec16 b) {
   return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)};
 }
@@ -127,6 +134,36 @@ inline float reduce_max(Vec16 x) {
   return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
 }
 
+// Unsigned times signed bytes: the sign of each key goes to the query. A pair of products is at most 2 * 127 * 127, so
+// nothing saturates.
+template <int ROWS>
+inline void dot_eight_keys(const std::int8_t* keys, const std::int8_t* queries, std::int64_t stride,
+                           __m256 (&dots)[ROWS]) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  __m256i sums[ROWS];
+  for (int row = 0; row < ROWS; ++row) sums[row] = _mm256_setzero_si256();
+  for (int j = 0; j < 8; ++j) {
+    const __m256i key = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(keys + 64 * j));
+    const __m256i magnitude = _mm256_abs_epi8(key);
+    for (int row = 0; row < ROWS; ++row) {
+      std::int32_t four;
+      __builtin_memcpy(&four, queries + row * stride + 4 * j, 4);
+      const __m256i query = _mm256_sign_epi8(_mm256_set1_epi32(four), key);
+      sums[row] = _mm256_add_epi32(sums[row], _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, query), ones));
+    }
+  }
+  for (int row = 0; row < ROWS; ++row) dots[row] = _mm256_cvtepi32_ps(sums[row]);
+}
+
+template <int ROWS>
+inline void dot_keys(const std::int8_t* keys, const std::int8_t* queries, std::int64_t stride, const std::int32_t*,
+                     Vec16 (&dots)[ROWS]) {
+  __m256 low[ROWS], high[ROWS];
+  dot_eight_keys(keys, queries, stride, low);
+  dot_eight_keys(keys + 32, queries, stride, high);
+  for (int row = 0; row < ROWS; ++row) dots[row] = {low[row], high[row]};
+}
+
 inline __m256 scale_by_power(__m256 x, __m256 n) {
   const __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
   const __m256i first = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
@@ -156,7 +193,7 @@ inline void transpose8(__m256 (&r)[8]) {
   for (int i = 0; i < 8; ++i) r[i] = t[i];
 }
 
-// Four squares of eight, the two off the diagonal changing places.
+// Row i of a 16 x 16 square becomes column i. Four squares of eight, the two off the diagonal changing places.
 inline void transpose16(Vec16 (&s)[16]) {
   __m256 top_left[8], top_right[8], bottom_left[8], bottom_right[8];
   for (int i = 0; i < 8; ++i) {

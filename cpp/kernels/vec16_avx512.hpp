@@ -73,6 +73,10 @@ inline void store_f16_partial(std::uint16_t* p, Vec16 x, int n) {
   _mm256_mask_storeu_epi16(p, lanes_below(n), to_f16(x));
 }
 
+inline Vec16 load_int8(const std::int8_t* p) {
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+}
+
 inline Vec16 add(Vec16 a, Vec16 b) {
   return {_mm512_add_ps(a.v, b.v)};
 }
@@ -118,10 +122,29 @@ inline float reduce_max(Vec16 x) {
   return _mm512_reduce_max_ps(x.v);
 }
 
+// vpdpbusd multiplies unsigned with signed bytes: the keys get 128 added, which is the sign bit turned over.
+template <int ROWS>
+inline void dot_keys(const std::int8_t* keys, const std::int8_t* queries, std::int64_t stride,
+                     const std::int32_t* starts, Vec16 (&dots)[ROWS]) {
+  const __m512i signs = _mm512_set1_epi8(static_cast<char>(0x80));
+  __m512i sums[ROWS];
+  for (int row = 0; row < ROWS; ++row) sums[row] = _mm512_set1_epi32(starts[row * stride / 32]);
+  for (int j = 0; j < 8; ++j) {
+    const __m512i key = _mm512_xor_si512(_mm512_loadu_si512(keys + 64 * j), signs);
+    for (int row = 0; row < ROWS; ++row) {
+      std::int32_t four;
+      __builtin_memcpy(&four, queries + row * stride + 4 * j, 4);
+      sums[row] = _mm512_dpbusd_epi32(sums[row], key, _mm512_set1_epi32(four));
+    }
+  }
+  for (int row = 0; row < ROWS; ++row) dots[row] = {_mm512_cvtepi32_ps(sums[row])};
+}
+
 inline Vec16 scale_by_power(Vec16 x, Vec16 n) {
   return {_mm512_scalef_ps(x.v, n.v)};
 }
 
+// Row i of a 16 x 16 square becomes column i.
 inline void transpose16(Vec16 (&s)[16]) {
   __m512 t[16];
   for (int i = 0; i < 16; i += 2) {  // 1 x 1 within pairs of rows

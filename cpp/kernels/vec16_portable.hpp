@@ -133,6 +133,12 @@ inline void store_f16_partial(std::uint16_t* p, const Vec16& x, int n) {
   for (int i = 0; i < n; ++i) p[i] = float_to_f16(x.lane[i]);
 }
 
+inline Vec16 load_int8(const std::int8_t* p) {
+  Vec16 r;
+  PRONK_EACH_LANE r.lane[i] = static_cast<float>(p[i]);
+  return r;
+}
+
 inline Vec16 add(const Vec16& a, const Vec16& b) {
   Vec16 r;
   PRONK_EACH_LANE r.lane[i] = a.lane[i] + b.lane[i];
@@ -217,6 +223,26 @@ inline float reduce_max(const Vec16& x) {
   return r;
 }
 
+// The dot products of 32 int8 of each row of `queries` (rows are `stride` apart) with those of sixteen keys, a key a
+// lane: whole numbers of at most 32 * 127 * 127, which a float holds exactly. keys[8][16][4]: four values of each key
+// at a time, none of them -128. starts, rows stride / 32 apart: -128 times the sum of the row's 32, for those who
+// multiply with keys + 128.
+template <int ROWS>
+inline void dot_keys(const std::int8_t* keys, const std::int8_t* queries, std::int64_t stride, const std::int32_t*,
+                     Vec16 (&dots)[ROWS]) {
+  for (int row = 0; row < ROWS; ++row) {
+    std::int32_t sums[16] = {};
+    for (int j = 0; j < 8; ++j) {
+      const std::int8_t* query = queries + row * stride + 4 * j;
+      PRONK_EACH_LANE {
+        const std::int8_t* key = keys + 64 * j + 4 * i;
+        sums[i] += key[0] * query[0] + key[1] * query[1] + key[2] * query[2] + key[3] * query[3];
+      }
+    }
+    PRONK_EACH_LANE dots[row].lane[i] = static_cast<float>(sums[i]);
+  }
+}
+
 // x * 2^n for whole n in [-126, 128], in two factors because 2^128 is no float.
 inline Vec16 scale_by_power(const Vec16& x, const Vec16& n) {
   Vec16 r;
@@ -234,17 +260,6 @@ inline Vec16 scale_by_power(const Vec16& x, const Vec16& n) {
     r.lane[i] = x.lane[i] * first_power * second_power;
   }
   return r;
-}
-
-// Row i of a 16 x 16 square becomes column i.
-inline void transpose16(Vec16 (&square)[16]) {
-  for (int i = 0; i < 16; ++i) {
-    for (int j = i + 1; j < 16; ++j) {
-      const float upper = square[i].lane[j];
-      square[i].lane[j] = square[j].lane[i];
-      square[j].lane[i] = upper;
-    }
-  }
 }
 
 #undef PRONK_EACH_LANE

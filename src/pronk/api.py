@@ -19,7 +19,7 @@ from typing import Any, Literal, SupportsIndex, cast, overload
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
-from pronk.config import ModelConfig
+from pronk.config import KvType, ModelConfig
 from pronk.engine.config import EngineConfig, engine_config
 from pronk.engine.engine import Engine
 from pronk.engine.logprobs import TokenLogprob
@@ -47,7 +47,7 @@ def load(
     backend: str = "cpu",
     threads: int | None = None,
     context: int | None = None,
-    kv_type: Literal["f16", "f32"] = "f16",
+    kv_type: KvType = "f16",
     dtype: str | None = None,
     chat_format: str | None = None,
     max_sequences: int = 16,
@@ -58,7 +58,7 @@ def load(
     """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
 
     context: tokens of one conversation, prompt and answer; by default the model's own, at most 8192.
-    kv_type: of the key/value cache, "f16" or "f32".
+    kv_type: of the key/value cache: "f16", "f32", or "q8_0", about half of f16's memory.
     dtype: what the torch backends compute in; the cpu backend computes in the types of the file.
     chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3" or "template" instead of what the model says;
         "plain" for a base model, which then goes on with the conversation as one text.

@@ -11,7 +11,11 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
-from pronk.errors import CheckpointError
+from pronk.errors import CheckpointError, RequestError
+
+KvType = Literal["f16", "f32", "q8_0"]  # what keys and values are kept as
+KV_BYTES = {"f16": 2.0, "f32": 4.0, "q8_0": 34 / 32}  # of one of their values
+_Q8_0_BLOCK = 32  # values along E that share a scale
 
 _LARGE = 1e18  # what no sound config reaches, and float32 holds with room
 
@@ -130,8 +134,20 @@ class ModelConfig:
     def parameter_count(self) -> int:
         return sum(math.prod(shape) for shape in self.tensor_shapes().values())
 
-    def kv_bytes_per_token(self, bytes_per_value: float = 2.0) -> int:
-        return int(2 * self.n_layers * self.n_kv_heads * self.head_dim * bytes_per_value)
+    def check_kv_type(self, kv_type: str) -> None:
+        """Raises RequestError for a type of key/value cache that does not exist, or that does not fit the heads."""
+        if kv_type not in KV_BYTES:
+            raise RequestError(f"kv_type is {kv_type!r}, expected one of {', '.join(KV_BYTES)}")
+        if kv_type == "q8_0" and self.head_dim % _Q8_0_BLOCK:
+            raise RequestError(
+                f"a q8_0 key/value cache needs heads of a multiple of {_Q8_0_BLOCK} values, this model's have"
+                f" {self.head_dim}; choose --kv-type f16"
+            )
+
+    def kv_bytes_per_token(self, kv_type: str = "f16") -> int:
+        """Of the key/value cache, all layers. Raises RequestError as check_kv_type does."""
+        self.check_kv_type(kv_type)
+        return int(2 * self.n_layers * self.n_kv_heads * self.head_dim * KV_BYTES[kv_type])
 
 
 def _scaled(scaling: RopeScaling, frequencies: list[float]) -> list[float]:

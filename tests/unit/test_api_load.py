@@ -102,6 +102,7 @@ def test_a_base_model_goes_on_with_a_plain_conversation(llama: pronk.Llama, stor
     [
         ({"backend": "abacus"}, BackendError, "unknown backend 'abacus'"),
         ({"kv_type": "f8"}, RequestError, "kv_type is 'f8'"),
+        ({"kv_type": "q8_0"}, RequestError, "multiple of 32 values, this model's have 8; choose --kv-type f16"),
         ({"max_sequences": 0}, RequestError, "max_sequences is 0"),
         ({"threads": 0}, BackendError, "0 threads"),
     ],

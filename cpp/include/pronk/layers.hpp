@@ -11,6 +11,10 @@
 
 namespace pronk {
 
+// What keys and values are kept as. Q8_0: blocks of 32 along E, each an f16 scale and 32 int8, as in a GGUF file; E is
+// then a multiple of 32.
+enum class KvType { kF32, kF16, kQ8_0 };
+
 // One layer's attention for a ragged batch. All arrays are C-contiguous and have been checked: no kernel checks again.
 struct AttentionArgs {
   const float* q;                    // (T, H*E)
@@ -23,10 +27,10 @@ struct AttentionArgs {
   const std::int32_t* query_starts;  // (S + 1)
   const std::int32_t* context_lens;  // (S)
   const std::int32_t* block_tables;  // (S, table_width)
-  void* key_pages;                   // (blocks, K, block, E) float16 or float
-  void* value_pages;                 // (blocks, K, block, E)
-  float* out;                        // (T, H*E)
-  bool half;                         // pages are float16
+  void* key_pages;    // (blocks, K, block / 16) groups of 16 tokens, laid out as attention_pages.hpp says
+  void* value_pages;  // likewise
+  float* out;         // (T, H*E)
+  KvType kv_type;     // of both pages
   std::int64_t tokens, sequences, table_width, heads, kv_heads, width, block;
 };
 
@@ -41,8 +45,8 @@ constexpr int kKeyGroup = 16;
 // segments [segment, segment_end) of the context.
 struct AttentionPiece {
   std::int32_t sequence, kv_head, first, last, segment, segment_end;
-  // Null: merge the segments and write rows of out. Otherwise the only segment's result is left here for
-  // merge_segments: for each row, the maximum, the sum, and E accumulators padded to whole vectors.
+  // Null: merge the segments and write rows of out. Otherwise each segment's result is left here for merge_segments:
+  // for each row, the maximum, the sum, and E accumulators padded to whole vectors.
   float* partial;
 };
 
@@ -59,8 +63,8 @@ struct LayerKernels {
   // Floats of AttentionPiece::partial for one row.
   std::int64_t (*partial_stride)(const AttentionArgs& args);
   void (*attend)(const AttentionArgs& args, const AttentionPiece& piece, float* scratch);
-  // Merges the results of `segments` pieces that differ only in their segment and lie one after the other from
-  // piece.partial on, and writes their rows of out.
+  // Merges the results of `segments` segments that lie one after the other from piece.partial on, and writes their rows
+  // of out.
   void (*merge_segments)(const AttentionArgs& args, const AttentionPiece& piece, int segments, float* scratch);
 };
 

@@ -10,8 +10,10 @@ Shapes: T tokens, R rows whose logits are wanted, D model width, H query heads, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,9 @@ from pronk.tensors.lazy import LazyTensor
 
 Array = NDArray[np.float32]
 
-_KV_DTYPES = {"f16": np.float16, "f32": np.float32}
+_KV_DTYPES: dict[str, type[np.generic]] = {"f16": np.float16, "f32": np.float32, "q8_0": np.uint8}
+_GROUP = 16  # tokens that lie together in a page
+_LINE = 64  # bytes
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,10 @@ class Weight:
 
 @dataclass(frozen=True)
 class Cache:
-    """For each layer: keys and values, (blocks, K, block, E)."""
+    """For each layer: pages of keys and of values, in the shapes that native.layers.attention names."""
 
-    keys: tuple[NDArray[np.floating], ...]
-    values: tuple[NDArray[np.floating], ...]
+    keys: tuple[NDArray[Any], ...]
+    values: tuple[NDArray[Any], ...]
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,14 @@ class CpuBackend:
         return tensor.array()
 
     def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Cache:
-        """Zeroed pages, "f16" or "f32". The system gives their memory when they are first written to."""
-        if kv_type not in _KV_DTYPES:
-            raise BackendError(f"the key/value cache cannot be {kv_type!r} on this backend, expected 'f16' or 'f32'")
-        shape = (blocks, config.n_kv_heads, block, config.head_dim)
+        """Zeroed pages. The system gives their memory when they are first written to."""
+        config.check_kv_type(kv_type)
+        keys, values = _page_shapes(config, block, kv_type)
+        dtype = _KV_DTYPES[kv_type]
         try:
-            pages = [np.zeros(shape, _KV_DTYPES[kv_type]) for _ in range(2 * config.n_layers)]
+            pages = [
+                _aligned_zeros((blocks, *shape), dtype) for _ in range(config.n_layers) for shape in (keys, values)
+            ]
         except MemoryError:
             raise BackendError(
                 f"too little memory for the key/value cache of {blocks * block} tokens; choose a smaller --ctx"
@@ -145,6 +151,25 @@ class CpuBackend:
 
     def reduce(self, x: Array) -> Array:
         return x
+
+
+def _page_shapes(config: ModelConfig, block: int, kv_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of one page of keys, and of one of values."""
+    if block % _GROUP:
+        raise BackendError(f"pages of {block} tokens, expected a multiple of {_GROUP}")
+    heads, width, groups = config.n_kv_heads, config.head_dim, block // _GROUP
+    if kv_type == "q8_0":
+        quantized = (heads, groups, _GROUP * width // 32 * 34)
+        return quantized, quantized
+    return (heads, groups, width, _GROUP), (heads, block, width)
+
+
+def _aligned_zeros(shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """From the start of a cache line on: the kernels read whole lines."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size].view(dtype).reshape(shape)
 
 
 def _rotary(positions: NDArray[np.int32], config: ModelConfig) -> tuple[Array, Array]:

@@ -54,11 +54,49 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Cache:
-    """Pages of `block` tokens, for each layer: keys and values, (blocks, K, block, E)."""
+class FloatPages:
+    """One layer's keys, or its values."""
 
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
+    data: Tensor  # (blocks, K, block, E)
+
+    def write(self, pages: Tensor, offsets: Tensor, x: Tensor) -> None:
+        """x (T, K, E) at `offsets` (T) of `pages` (T)."""
+        self.data[pages, :, offsets] = x.to(self.data.dtype)
+
+    def read(self, pages: Tensor, dtype: Any) -> Tensor:
+        """(..., K, block, E) of pages (...)."""
+        return self.data[pages].to(dtype)
+
+
+@dataclass(frozen=True)
+class QuantizedPages:
+    """The same in q8_0, with the values that the cpu backend's pages have. They are widened when they are read."""
+
+    data: Tensor  # (blocks, K, block, E/32, 32) int8
+    scales: Tensor  # (blocks, K, block, E/32, 1) float16
+
+    def write(self, pages: Tensor, offsets: Tensor, x: Tensor) -> None:
+        blocks = x.to(torch.float32).unflatten(-1, (-1, 32))
+        scales = blocks.abs().amax(-1, keepdim=True) / 127
+        scaled = blocks * torch.where(scales == 0, scales, 1 / scales)
+        whole = scaled.trunc()  # halves are rounded away from zero
+        self.data[pages, :, offsets] = (whole + (2 * (scaled - whole)).trunc()).to(torch.int8)
+        self.scales[pages, :, offsets] = scales.to(torch.float16)
+
+    def read(self, pages: Tensor, dtype: Any) -> Tensor:
+        wide = self.data[pages].to(torch.float32) * self.scales[pages].to(torch.float32)
+        return wide.flatten(-2).to(dtype)
+
+
+Pages = FloatPages | QuantizedPages
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Pages of `block` tokens: the keys and the values of each layer."""
+
+    keys: tuple[Pages, ...]
+    values: tuple[Pages, ...]
     block: int
 
 
@@ -123,10 +161,10 @@ class TorchBackend:
     def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Cache:
         """Zeroed pages. "f16" is 16 bits a value: bfloat16 when the backend computes in that. The oracle's are
         float64."""
-        dtype = self._cache_dtype(kv_type)
+        config.check_kv_type(kv_type)
         shape = (blocks, config.n_kv_heads, block, config.head_dim)
         with self._out_of_memory(f"the key/value cache of {blocks * block} tokens"):
-            pages = [torch.zeros(shape, dtype=dtype, device=self.device) for _ in range(2 * config.n_layers)]
+            pages = [self._zeroed_pages(shape, kv_type) for _ in range(2 * config.n_layers)]
         return Cache(keys=tuple(pages[::2]), values=tuple(pages[1::2]), block=block)
 
     def prepare(self, batch: Batch, config: ModelConfig, cache: Cache) -> TorchBatch:
@@ -164,11 +202,11 @@ class TorchBackend:
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, batch: TorchBatch, cache: Cache, layer: int) -> Tensor:
         keys, values = cache.keys[layer], cache.values[layer]
-        rows, heads = q.shape[0], (-1, keys.shape[-1])
+        rows, heads = q.shape[0], (-1, 2 * batch.cos.shape[-1])
         q = self._rotate(q.unflatten(1, heads), batch)  # (T, H, E)
         k = self._rotate(k.unflatten(1, heads), batch)  # (T, K, E)
-        keys[batch.pages, :, batch.offsets] = k.to(keys.dtype)
-        values[batch.pages, :, batch.offsets] = v.unflatten(1, heads).to(values.dtype)
+        keys.write(batch.pages, batch.offsets, k)
+        values.write(batch.pages, batch.offsets, v.unflatten(1, heads))
         if batch.decoding and batch.decoding.rows is None:
             return self._decode(q, batch.decoding, keys, values)
         out = q.new_empty(rows, q.shape[1] * q.shape[2])
@@ -192,17 +230,17 @@ class TorchBackend:
 
     # Attention
 
-    def _decode(self, q: Tensor, decoding: Decoding, keys: Tensor, values: Tensor) -> Tensor:
+    def _decode(self, q: Tensor, decoding: Decoding, keys: Pages, values: Pages) -> Tensor:
         """(S, H, E) -> (S, H*E). The G query heads of a key/value head stand where SDPA has the query's tokens."""
-        grouped = q.unflatten(1, (keys.shape[1], -1))  # (S, K, G, E)
-        k = keys[decoding.tables].transpose(1, 2).flatten(2, 3).to(q.dtype)  # (S, K, L, E)
-        v = values[decoding.tables].transpose(1, 2).flatten(2, 3).to(q.dtype)
+        k = keys.read(decoding.tables, q.dtype).transpose(1, 2).flatten(2, 3)  # (S, K, L, E)
+        v = values.read(decoding.tables, q.dtype).transpose(1, 2).flatten(2, 3)
+        grouped = q.unflatten(1, (k.shape[1], -1))  # (S, K, G, E)
         return F.scaled_dot_product_attention(grouped, k, v, attn_mask=decoding.mask).flatten(1)
 
-    def _prefill(self, q: Tensor, prompt: Prompt, keys: Tensor, values: Tensor) -> Tensor:
+    def _prefill(self, q: Tensor, prompt: Prompt, keys: Pages, values: Pages) -> Tensor:
         """(n, H, E) -> (n, H*E)."""
-        k = keys[prompt.pages].transpose(0, 1).flatten(1, 2)[:, : prompt.context].to(q.dtype)  # (K, L, E)
-        v = values[prompt.pages].transpose(0, 1).flatten(1, 2)[:, : prompt.context].to(q.dtype)
+        k = keys.read(prompt.pages, q.dtype).transpose(0, 1).flatten(1, 2)[:, : prompt.context]  # (K, L, E)
+        v = values.read(prompt.pages, q.dtype).transpose(0, 1).flatten(1, 2)[:, : prompt.context]
         attended = F.scaled_dot_product_attention(
             q.transpose(0, 1)[None], k[None], v[None],
             attn_mask=prompt.mask, is_causal=prompt.mask is None, enable_gqa=True,
@@ -247,9 +285,16 @@ class TorchBackend:
         parts = packed.to(self.device, non_blocking=True).split([array.size for array in arrays])
         return [part.view(array.shape) for part, array in zip(parts, arrays, strict=True)]
 
+    def _zeroed_pages(self, shape: tuple[int, ...], kv_type: str) -> Pages:
+        if kv_type != "q8_0":
+            return FloatPages(torch.zeros(shape, dtype=self._cache_dtype(kv_type), device=self.device))
+        blocks = (*shape[:-1], shape[-1] // 32)
+        return QuantizedPages(
+            data=torch.zeros((*blocks, 32), dtype=torch.int8, device=self.device),
+            scales=torch.zeros((*blocks, 1), dtype=torch.float16, device=self.device),
+        )
+
     def _cache_dtype(self, kv_type: str) -> Any:
-        if kv_type not in ("f16", "f32"):
-            raise BackendError(f"the key/value cache cannot be {kv_type!r} on this backend, expected 'f16' or 'f32'")
         if self.dtype == torch.float64:
             return torch.float64
         if kv_type == "f32":

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pronk.config import KV_BYTES
+
 if TYPE_CHECKING:
     from pronk.api import ChatStream, CompletionStream, Llama
 
@@ -27,7 +29,11 @@ def add_runtime(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", choices=("cpu", "torch", "cuda", "mps"), default="cpu", help="default: cpu")
     group.add_argument("--threads", type=positive, help="default: the physical cores this process may use")
     group.add_argument("--ctx", type=positive, help="tokens of context")
-    group.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="default: f16")
+    add_kv_type(group)
+
+
+def add_kv_type(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help="keys and values; default: f16")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--ctx", type=options.positive, help="tokens of context to reckon memory for")
-    parser.add_argument("--kv-type", choices=("f16", "f32"), default="f16", help="default: f16")
+    options.add_kv_type(parser)
     options.add_json(parser)
 
 

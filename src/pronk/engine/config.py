@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
-from pronk.config import ModelConfig
+from pronk.config import KV_BYTES, KvType, ModelConfig
 from pronk.errors import RequestError
 
 DEFAULT_CONTEXT = 8192
@@ -25,7 +24,7 @@ class EngineConfig:
     max_sequences: int = 16
     token_budget: int = 512
     block: int = 32
-    kv_type: Literal["f16", "f32"] = "f16"
+    kv_type: KvType = "f16"
 
     def __post_init__(self) -> None:
         for name in ("context", "pages", "max_sequences", "token_budget", "block"):
@@ -37,8 +36,8 @@ class EngineConfig:
                 f"token_budget {self.token_budget} is less than max_sequences {self.max_sequences}; "
                 "every running request needs a token in each step"
             )
-        if self.kv_type not in ("f16", "f32"):
-            raise RequestError(f"kv_type is {self.kv_type!r}, expected 'f16' or 'f32'")
+        if self.kv_type not in KV_BYTES:
+            raise RequestError(f"kv_type is {self.kv_type!r}, expected one of {', '.join(KV_BYTES)}")
 
     @property
     def capacity(self) -> int:
@@ -47,8 +46,7 @@ class EngineConfig:
 
     def kv_bytes(self, model: ModelConfig) -> int:
         """Memory of the page pool when all of it has been used; a page that no request used costs none."""
-        values = {"f16": 2.0, "f32": 4.0}[self.kv_type]
-        return self.pages * self.block * model.kv_bytes_per_token(values)
+        return self.pages * self.block * model.kv_bytes_per_token(self.kv_type)
 
 
 def engine_config(
@@ -59,10 +57,12 @@ def engine_config(
     max_sequences: int = 16,
     token_budget: int = 512,
     block: int = 32,
-    kv_type: Literal["f16", "f32"] = "f16",
+    kv_type: KvType = "f16",
 ) -> EngineConfig:
     """The defaults for a model: its own context, or 8192 tokens where it has more; pages for four full contexts (or for
-    `max_sequences`, if fewer). Raises RequestError for a context longer than the model was made for."""
+    `max_sequences`, if fewer). Raises RequestError for a context longer than the model was made for, and for a type of
+    cache that does not fit it."""
+    model.check_kv_type(kv_type)
     if context is None:
         context = min(model.context_length, DEFAULT_CONTEXT)
     elif context > model.context_length:

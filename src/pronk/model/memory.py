@@ -9,7 +9,6 @@ from pronk.config import ModelConfig
 from pronk.errors import RequestError
 from pronk.tensors.lazy import LazyTensor
 
-KV_BYTES = {"f16": 2, "f32": 4}  # a value of the cache
 KV_BLOCK = 32  # the pages' size here: a sequence's last page counts whole
 
 
@@ -44,8 +43,6 @@ def memory_estimate(
     """
     if context < 1 or sequences < 1:
         raise RequestError(f"{sequences} sequences of {context} tokens, expected at least 1 of each")
-    if kv_type not in KV_BYTES:
-        raise RequestError(f"unknown key/value type {kv_type!r}, expected one of {', '.join(KV_BYTES)}")
     if bytes_per_weight is None:
         weights = sum(tensor.nbytes for tensor in tensors.values())
     else:
@@ -53,7 +50,7 @@ def memory_estimate(
     held = sequences * -(-context // KV_BLOCK) * KV_BLOCK
     return MemoryEstimate(
         weights=weights,
-        kv=held * config.kv_bytes_per_token(KV_BYTES[kv_type]),
+        kv=held * config.kv_bytes_per_token(kv_type),
         activations=_activations(config, max(min(chunk, context), sequences), sequences),
     )
 

@@ -73,8 +73,9 @@ class Backend(Ops[Array], Protocol[Array]):
         ...
 
     def cache(self, config: ModelConfig, blocks: int, block: int, kv_type: str) -> Any:
-        """Zeroed pages (blocks, K, block, E) for keys and for values of each layer. kv_type: "f16" or "f32". `block` is
-        a multiple of 16. Raises BackendError for another type and for too little memory."""
+        """Zeroed pages of `block` tokens for keys and for values of each layer, laid out as the backend likes. kv_type:
+        "f16", "f32" or "q8_0". `block` is a multiple of 16. Raises RequestError for a type that the model's heads do
+        not allow, BackendError for too little memory."""
         ...
 
     def prepare(self, batch: Batch, config: ModelConfig, cache: Any) -> Any:

@@ -10,6 +10,8 @@ all instruction sets give the same bits.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,15 +47,19 @@ def attention(
     query_starts: NDArray[np.int32],
     context_lens: NDArray[np.int32],
     block_tables: NDArray[np.int32],
-    key_pages: NDArray[np.float16] | NDArray[np.float32],
-    value_pages: NDArray[np.float16] | NDArray[np.float32],
+    key_pages: NDArray[Any],
+    value_pages: NDArray[Any],
 ) -> NDArray[np.float32]:
     """(T, H*E): causal attention within each sequence, H/K query heads to a key/value head, scaled by 1/sqrt(E).
 
     q (T, H*E), k and v (T, K*E) come unrotated and stay as they are; cos and sin (T, E/2) turn the interleaved pairs of
-    q and k. key_pages and value_pages (blocks, K, block, E), float16 or float32, get this batch's rotated k and v at
-    `slots` (T) first. The rest is as in `pronk.model.batch.Batch`: positions (T), query_starts (S+1), context_lens (S),
-    block_tables (S, pages). E is even, a page's `block` a multiple of 16, and positions rise within a sequence.
+    q and k. The pages get this batch's rotated k and v at `slots` (T) first. The rest is as in
+    `pronk.model.batch.Batch`: positions (T), query_starts (S+1), context_lens (S), block_tables (S, pages). E is even,
+    a page's `block` a multiple of 16, and positions rise within a sequence.
+
+    Pages are float16, float32, or uint8 for q8_0, where E is a multiple of 32. In floats keys are (blocks, K, block/16,
+    E, 16), sixteen tokens side by side, and values (blocks, K, block, E). In q8_0 both are (blocks, K, block/16,
+    16*E*34/32), int8 and scales as attention_pages.hpp lays them out; q is then rounded to int8 for the scores as well.
     """
     return _core.attention(
         q, k, v, cos, sin, positions, slots, query_starts, context_lens, block_tables, key_pages, value_pages

@@ -7,7 +7,7 @@ import pytest
 
 from pronk.backends import make_backend
 from pronk.config import ModelConfig
-from pronk.errors import BackendError
+from pronk.errors import BackendError, RequestError
 from pronk.model.batch import make_batch
 from pronk.model.llama import LlamaModel, load_model
 from pronk.native import runtime
@@ -59,6 +59,18 @@ def test_the_oracle_agrees(shape: Shape) -> None:
     assert relative_error(run(model_of(shape), TOKENS, kv_type="f16"), exact) < 5e-3
 
 
+def test_a_q8_0_cache_is_near_the_oracle() -> None:
+    """The oracle keeps the same keys and values; what is left is that this backend's queries are 8 bits wide too."""
+    pytest.importorskip("torch", reason="the torch extra is not installed")
+    shape = Shape(n_layers=2, dim=128, head_dim=32)
+    exact = run(model_of(shape, backend="torch", dtype="float64"), TOKENS)
+    rounded = run(model_of(shape, backend="torch", dtype="float64"), TOKENS, kv_type="q8_0")
+    ours = run(model_of(shape), TOKENS, kv_type="q8_0")
+    assert 0 < relative_error(rounded, exact) < 0.06
+    assert relative_error(ours, rounded) < 0.06
+    assert relative_error(ours, run(model_of(shape), TOKENS)) < 0.06
+
+
 @pytest.mark.parametrize("type", [types.F16, types.Q8_0, types.Q4_0])
 def test_quantized_weights_are_near_the_oracle(type: types.TensorType) -> None:
     """The oracle has the same weights; what is left is the 8-bit activations."""
@@ -70,9 +82,9 @@ def test_quantized_weights_are_near_the_oracle(type: types.TensorType) -> None:
 
 
 @pytest.mark.parametrize("type", [types.F32, types.F16, types.Q8_0], ids=str)
-@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize("kv_type", ["f16", "f32", "q8_0"])
 def test_bits_do_not_depend_on_chunks_batch_or_threads(type: types.TensorType, kv_type: str, threads: None) -> None:
-    model = model_of(Shape(n_layers=2, dim=64, n_kv_heads=4), type)
+    model = model_of(Shape(n_layers=2, dim=64, n_kv_heads=4, head_dim=32 if kv_type == "q8_0" else None), type)
     whole = run(model, TOKENS, kv_type=kv_type)
     np.testing.assert_array_equal(run(model, TOKENS, [1], kv_type), whole)
     for count in (1, 2, 3):
@@ -115,10 +127,31 @@ def test_the_caches_type() -> None:
     config, backend = config_of(Shape(n_layers=3)), make_backend("cpu")
     cache = backend.cache(config, 5, BLOCK, "f16")
     assert len(cache.keys) == len(cache.values) == 3
-    assert {(a.shape, a.dtype.name) for a in (*cache.keys, *cache.values)} == {((5, 2, BLOCK, 8), "float16")}
+    assert {(a.shape, a.dtype.name) for a in cache.keys} == {((5, 2, BLOCK // 16, 8, 16), "float16")}
+    assert {(a.shape, a.dtype.name) for a in cache.values} == {((5, 2, BLOCK, 8), "float16")}
     assert backend.cache(config, 1, BLOCK, "f32").keys[0].dtype == np.float32
-    with pytest.raises(BackendError, match=r"'q8_0'.*expected 'f16' or 'f32'"):
-        backend.cache(config, 1, BLOCK, "q8_0")
+    with pytest.raises(RequestError, match=r"'q4_0', expected one of f16, f32, q8_0"):
+        backend.cache(config, 1, BLOCK, "q4_0")
+    with pytest.raises(BackendError, match=r"24 tokens, expected a multiple of 16"):
+        backend.cache(config, 1, 24, "f16")
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "f32", "q8_0"])
+def test_the_cache_takes_what_the_config_says(kv_type: str) -> None:
+    config = config_of(Shape(n_layers=3, head_dim=96))
+    cache = make_backend("cpu").cache(config, 5, BLOCK, kv_type)
+    pages = (*cache.keys, *cache.values)
+    assert sum(a.nbytes for a in pages) == 5 * BLOCK * config.kv_bytes_per_token(kv_type)
+    assert all(a.ctypes.data % 64 == 0 and not a.any() for a in pages)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_heads_that_q8_0_does_not_fit_are_refused(backend: str) -> None:
+    if backend == "torch":
+        pytest.importorskip("torch", reason="the torch extra is not installed")
+    config = config_of(Shape(head_dim=80))
+    with pytest.raises(RequestError, match=r"multiple of 32 values, this model's have 80; choose --kv-type f16"):
+        make_backend(backend).cache(config, 1, BLOCK, "q8_0")
 
 
 def test_too_little_memory_is_an_error_with_a_remedy() -> None:

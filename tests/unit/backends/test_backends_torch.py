@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from pronk.backends import make_backend
-from pronk.errors import BackendError
+from pronk.errors import BackendError, RequestError
 from pronk.model.batch import make_batch
 from pronk.model.llama import load_model
-from pronk.tensors import types
+from pronk.tensors import codec, types
 from pronk.tensors.lazy import LazyTensor
 from support.random_models import Shape, config_of, lazy_tensors, meta_state, random_llama
 from support.running import BLOCK, run, run_ragged
@@ -68,7 +68,7 @@ def test_without_pytorch_the_extra_is_named() -> None:
 import sys
 sys.modules["torch"] = None
 from pronk.backends import make_backend
-from pronk.errors import BackendError
+from pronk.errors import BackendError, RequestError
 try:
     make_backend("torch")
 except BackendError as error:
@@ -112,15 +112,38 @@ def test_the_caches_type() -> None:
 
     def dtype(kv_type: str, compute: str) -> object:
         cache = make_backend("torch", dtype=compute).cache(config, 3, BLOCK, kv_type)
-        assert cache.keys[0].shape == cache.values[0].shape == (3, 2, BLOCK, 8)
-        return cache.keys[0].dtype
+        assert cache.keys[0].data.shape == cache.values[0].data.shape == (3, 2, BLOCK, 8)
+        return cache.keys[0].data.dtype
 
     assert dtype("f16", "float32") == torch.float16
     assert dtype("f16", "bfloat16") == torch.bfloat16
     assert dtype("f32", "float16") == torch.float32
     assert dtype("f16", "float64") == torch.float64
-    with pytest.raises(BackendError, match=r"'q8_0'.*expected 'f16' or 'f32'"):
-        make_backend("torch").cache(config, 1, BLOCK, "q8_0")
+    with pytest.raises(RequestError, match=r"'q4_0', expected one of f16, f32, q8_0"):
+        make_backend("torch").cache(config, 1, BLOCK, "q4_0")
+
+
+def test_a_q8_0_cache_holds_what_a_file_would() -> None:
+    pages = make_backend("torch").cache(config_of(Shape(head_dim=64)), 4, BLOCK, "q8_0").keys[0]
+    x = np.random.default_rng(0).standard_normal((9, 2, 64), np.float32)
+    x[3], x[5, 0], x[6, 0, :6] = 0, 1e-9, [127, 0.5, -0.5, 1.5, -2.5, 126.5]
+    places = torch.arange(9)
+    pages.write(places % 4, places, torch.from_numpy(x))
+    kept = codec.decode(codec.encode(x, types.Q8_0), types.Q8_0).reshape(x.shape)
+    found = pages.read(places % 4, torch.float32)[places, :, places]
+    np.testing.assert_array_equal(found.numpy(), kept)
+    assert pages.data.nbytes + pages.scales.nbytes == 4 * BLOCK * 2 * 64 * 34 // 32
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_q8_0_is_near_in_every_cut(dtype: str) -> None:
+    config = config_of(Shape(n_layers=2, dim=64, head_dim=32))
+    random = np.random.default_rng(1)
+    state = {name: random.standard_normal(size).astype(np.float32) / 8 for name, size in config.tensor_shapes().items()}
+    model = load_model(config, lazy_tensors(state), make_backend("torch", dtype=dtype))
+    exact = run(model, TOKENS)
+    for chunks in ([], [1], [20, 7]):
+        assert np.abs(run(model, TOKENS, chunks, "q8_0") - exact).max() < 0.05 * np.abs(exact).max()
 
 
 def test_too_little_memory_is_an_error_with_a_remedy() -> None:

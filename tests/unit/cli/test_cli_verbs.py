@@ -128,6 +128,8 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
     assert facts["chat_format"] == "llama3.1"
     assert facts["memory"]["kv"] == 4096 * 32 * 1024
     assert sum(tensor["bytes"] for tensor in facts["tensors"]) == facts["bytes"]
+    quantized = run_json(capsys, "show", "random:llama-3.2-1b:Q4_K_M", "--ctx", "4096", "--kv-type", "q8_0")["memory"]
+    assert (quantized["kv_type"], quantized["kv"]) == ("q8_0", 4096 * 32 * 1024 // 64 * 34)
     assert main(["show", "random:llama-3.2-1b:Q4_K_M"]) == 0
     assert "1.236 B" in capsys.readouterr().out
 
@@ -143,6 +145,25 @@ def test_score_and_perplexity_agree(capsys: pytest.CaptureFixture[str], tmp_path
     half = [t["logprob"] for t in scored["tokens"][window // 2 + 1 : window]]
     assert measured["tokens"] == len(half)
     assert measured["perplexity"] == pytest.approx(math.exp(-sum(half) / len(half)), rel=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+@pytest.mark.parametrize("verb", ["chat", "complete", "score", "perplexity", "bench"])
+def test_verbs_run_with_a_q8_0_cache(
+    verb: str, backend: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if backend == "torch":
+        pytest.importorskip("torch", reason="the torch extra is not installed")
+    (tmp_path / "text").write_text("the quick brown fox")
+    more = {
+        "chat": ("-p", "hi", "-n", "3"),
+        "complete": ("-p", "hi", "-n", "3"),
+        "score": ("-p", "hello"),
+        "perplexity": ("-f", str(tmp_path / "text"), "-c", "8"),
+        "bench": ("-p", "8", "-n", "2", "-r", "1"),
+    }[verb]
+    assert main([verb, "random:tiny", "--kv-type", "q8_0", "--backend", backend, *more]) == 0
+    assert capsys.readouterr().out
 
 
 def test_bench_rows(capsys: pytest.CaptureFixture[str]) -> None:

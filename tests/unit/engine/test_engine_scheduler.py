@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -204,6 +206,10 @@ def test_the_defaults_of_a_model() -> None:
     assert (chosen.context, chosen.pages, chosen.capacity) == (256, 4 * 8, 256)
     assert engine_config(SMALL, max_sequences=2).pages == 2 * 8
     assert engine_config(SMALL, context=64, pages=1).capacity == 32
-    assert chosen.kv_bytes(SMALL) == 4 * 256 * SMALL.kv_bytes_per_token(2)
+    wide = replace(SMALL, head_dim=32)
+    assert chosen.kv_bytes(SMALL) == 4 * 256 * SMALL.kv_bytes_per_token("f16")
+    assert 64 * engine_config(wide, kv_type="q8_0").kv_bytes(wide) == 34 * engine_config(wide).kv_bytes(wide)
+    with pytest.raises(RequestError, match=r"multiple of 32 values, this model's have 8; choose --kv-type f16"):
+        engine_config(SMALL, kv_type="q8_0")
     with pytest.raises(RequestError, match="context is 300 tokens, the model's is 256"):
         engine_config(SMALL, context=300)

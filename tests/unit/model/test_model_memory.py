@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ def test_what_each_part_grows_with() -> None:
     base = memory_estimate(LLAMA_3_8B, quantized, context=1024)
     assert base.weights == sum(t.nbytes for t in quantized.values())
     assert memory_estimate(LLAMA_3_8B, quantized, 1024, "f32").kv == 2 * base.kv
+    assert memory_estimate(LLAMA_3_8B, quantized, 1024, "q8_0").kv == base.kv // 64 * 34
     assert memory_estimate(LLAMA_3_8B, quantized, 1024, sequences=8).kv == 8 * base.kv
     assert memory_estimate(LLAMA_3_8B, quantized, 1025).kv == base.kv // 32 * 33  # a page of 32 tokens more
     assert memory_estimate(LLAMA_3_8B, quantized, 16).activations < base.activations
@@ -48,3 +50,5 @@ def test_what_cannot_be_is_refused() -> None:
         memory_estimate(LLAMA_3_8B, {}, 0)
     with pytest.raises(RequestError, match=r"'q3'.*expected one of f16, f32"):
         memory_estimate(LLAMA_3_8B, {}, 16, "q3")
+    with pytest.raises(RequestError, match=r"multiple of 32 values, this model's have 80; choose --kv-type f16"):
+        memory_estimate(replace(LLAMA_3_8B, head_dim=80), {}, 16, "q8_0")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pronk.native import runtime
 from pronk.native.layers import attention
-from support.attention_reference import Attention
+from support.attention_reference import Q8_0, Attention, rotary, rotated
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,13 @@ def test_matches_float64(heads: int, kv_heads: int, width: int, dtype: type) -> 
     check(Attention.random([1, 77, 130], heads=heads, kv_heads=kv_heads, width=width, dtype=dtype))
 
 
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "width"), [(4, 2, 32), (8, 2, 64), (3, 1, 96), (16, 2, 128), (7, 1, 160)]
+)
+def test_q8_0_matches_float64_on_the_same_rounded_numbers(heads: int, kv_heads: int, width: int) -> None:
+    check(Attention.random([1, 77, 130], heads=heads, kv_heads=kv_heads, width=width, dtype=Q8_0))
+
+
 @pytest.mark.parametrize("length", [511, 512, 513, 1100])
 def test_matches_float64_over_segments(length: int) -> None:
     check(Attention.random([length], width=16))
@@ -66,12 +73,14 @@ def test_matches_float64_over_segments(length: int) -> None:
 @pytest.mark.parametrize("block", [16, 48, 64, 512, 1024])
 def test_any_page_size(block: int) -> None:
     check(Attention.random([40, 600], block=block))
+    check(Attention.random([40, 600], block=block, width=32, dtype=Q8_0))
 
 
 @pytest.mark.parametrize("isa", runtime.isas())
 def test_every_instruction_set_matches_float64(isa: str) -> None:
     runtime.select_isa(isa)
     check(Attention.random([70, 530], heads=6, kv_heads=2, width=20))
+    check(Attention.random([70, 530], heads=6, kv_heads=2, width=64, dtype=Q8_0))
 
 
 def test_scores_far_apart_do_not_overflow() -> None:
@@ -82,13 +91,54 @@ def test_scores_far_apart_do_not_overflow() -> None:
 def test_keys_are_written_rotated_and_values_as_they_are() -> None:
     case = Attention.random([50], dtype=np.float32)
     at_once(case)
-    values = case.value_pages[case.pages[0]].transpose(0, 2, 1, 3).reshape(-1, case.kv_heads * case.width)
-    np.testing.assert_array_equal(values[:50], case.v[0])
-    assert np.isnan(values[50:]).all()
-    keys = case.key_pages[case.pages[0]].transpose(0, 2, 1, 3).reshape(-1, case.kv_heads, case.width // 2, 2)
+    keys, values = case.written(0)
+    np.testing.assert_array_equal(values.reshape(50, -1), case.v[0])
     np.testing.assert_array_equal(keys[0].reshape(-1), case.k[0][0])  # position 0 turns by nothing
-    lengths = np.linalg.norm(keys[:50], axis=-1)
+    lengths = np.linalg.norm(keys.reshape(50, case.kv_heads, -1, 2), axis=-1)
     np.testing.assert_allclose(lengths, np.linalg.norm(case.k[0].reshape((*lengths.shape, 2)), axis=-1), rtol=1e-5)
+    last = case.pages[0][-1]
+    assert np.isnan(case.value_pages[last, :, 50 % case.block :]).all()
+    assert np.isnan(
+        case.key_pages[last].swapaxes(2, 3).reshape(case.kv_heads, case.block, -1)[:, 50 % case.block :]
+    ).all()
+
+
+@pytest.mark.parametrize("isa", runtime.isas())
+def test_q8_0_pages_hold_what_a_file_would(isa: str) -> None:
+    """Also blocks of zeros, of equal magnitudes, of tiny numbers, and halves between two whole numbers."""
+    runtime.select_isa(isa)
+    case = Attention.random([50], kv_heads=2, width=96, dtype=Q8_0)
+    for x in (case.k[0], case.v[0]):
+        x[3] = 0
+        x[5] = np.where(x[5] > 0, 2.5, -2.5)
+        x[7] *= 1e-36
+        x[9] *= 1e-6
+        x[0, :6] = [127, 0.5, -0.5, 1.5, -2.5, 126.5]
+    at_once(case)
+    keys, values = case.written(0)
+    turned = rotated(case.k[0].reshape(50, 2, 96), *rotary(np.arange(50, dtype=np.int32), 96), np.float32)
+    np.testing.assert_array_equal(keys, case.kept(turned))
+    np.testing.assert_array_equal(values, case.kept(case.v[0].reshape(50, 2, 96)))
+
+
+def test_q8_0_is_near_a_cache_of_floats() -> None:
+    shape = {"heads": 8, "kv_heads": 2, "width": 64}
+    for exact, near in zip(
+        at_once(Attention.random([1, 700], dtype=np.float32, **shape)),
+        at_once(Attention.random([1, 700], dtype=Q8_0, **shape)),
+        strict=True,
+    ):
+        assert np.abs(near - exact).max() < 0.02 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize(("which", "broken"), [("k", np.nan), ("k", np.inf), ("v", np.nan), ("v", -np.inf), ("v", 1e9)])
+def test_a_broken_number_in_q8_0_is_not_hidden(which: str, broken: float) -> None:
+    """Nor is one that has no f16 scale. Rows before a broken key stay sound."""
+    case = Attention.random([20], width=32, dtype=Q8_0)
+    getattr(case, which)[0][4, 3] = broken
+    (out,) = at_once(case)
+    assert which == "v" or np.isfinite(out[:4]).all()
+    assert (~np.isfinite(out[4:].reshape(-1, 4, 32)[:, 0])).any(axis=-1).all()
 
 
 def test_inputs_stay_as_they_are() -> None:
@@ -100,8 +150,13 @@ def test_inputs_stay_as_they_are() -> None:
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 1, 64), (2, 2, 8), (6, 2, 20)])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "width", "dtype"),
+    [
+        *[(*shape, dtype) for shape in [(4, 1, 64), (2, 2, 8), (6, 2, 20)] for dtype in (np.float16, np.float32)],
+        *[(*shape, Q8_0) for shape in [(4, 1, 64), (2, 2, 32), (18, 1, 96)]],
+    ],
+)
 def test_token_by_token_is_bit_equal_to_one_prefill(heads: int, kv_heads: int, width: int, dtype: type) -> None:
     case = Attention.random([620], heads=heads, kv_heads=kv_heads, width=width, dtype=dtype)
     (whole,) = at_once(case)
@@ -109,11 +164,12 @@ def test_token_by_token_is_bit_equal_to_one_prefill(heads: int, kv_heads: int, w
     np.testing.assert_array_equal(stepped, whole)
 
 
-def test_threads_change_no_bit() -> None:
+@pytest.mark.parametrize("dtype", [np.float16, Q8_0])
+def test_threads_change_no_bit(dtype: type) -> None:
     results = []
     for threads in (1, 2, 5):
         runtime.set_threads(threads)
-        case = Attention.random([1500, 3], heads=4, kv_heads=1, width=64)
+        case = Attention.random([1500, 3], heads=4, kv_heads=1, width=64, dtype=dtype)
         prefill = at_once(case)
         # One row against 1,500 keys: with several threads its segments are computed apart.
         results.append([*prefill, *in_steps(case, [[(0, 1499, 1500)], [(1, 1, 2), (0, 1496, 1500)]])])
@@ -123,12 +179,38 @@ def test_threads_change_no_bit() -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_instruction_sets_are_bit_equal() -> None:
+def test_a_context_of_many_segments_is_the_same_on_any_number_of_threads() -> None:
+    """Each thread then gets runs of several segments, the last of them shorter."""
+    case = Attention.random([21000], heads=2, kv_heads=2, width=16)
+    rng = np.random.default_rng(1)
+    for pages in (case.key_pages, case.value_pages):
+        pages[:] = rng.standard_normal(pages.shape, np.float32)
+    results = []
+    for threads in (1, 2, 3):
+        runtime.set_threads(threads)
+        results.append(attention(*case.arguments([(0, 20998, 21000)])))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+@pytest.mark.parametrize(
+    ("heads", "width", "dtype"),
+    [
+        (4, 20, np.float16),
+        (2, 64, np.float16),
+        (14, 64, np.float16),
+        (4, 64, np.float32),
+        (2, 96, Q8_0),
+        (14, 64, Q8_0),
+    ],
+)
+def test_instruction_sets_are_bit_equal(heads: int, width: int, dtype: type) -> None:
     results = []
     for isa in runtime.isas():
         runtime.select_isa(isa)
-        case = Attention.random([90, 530], heads=4, kv_heads=2, width=20)
-        results.append((at_once(case), case.key_pages.view(np.uint16)))
+        case = Attention.random([90, 530], heads=heads, kv_heads=2, width=width, dtype=dtype)
+        found = at_once(case) + in_steps(case, [[(0, 88, 89), (1, 529, 530)], [(1, 400, 402)]])
+        results.append((found, case.key_pages.view(np.uint8)))
     for out, pages in results[1:]:
         np.testing.assert_array_equal(pages, results[0][1])
         for a, b in zip(out, results[0][0], strict=True):
@@ -140,10 +222,12 @@ def test_instruction_sets_are_bit_equal() -> None:
     lengths=st.lists(st.integers(1, 200), min_size=1, max_size=4),
     block=st.sampled_from([16, 32, 80]),
     group=st.integers(1, 5),
-    width=st.sampled_from([6, 16, 40]),
+    width=st.sampled_from([(6, np.float16), (16, np.float32), (40, np.float16), (32, Q8_0), (64, Q8_0)]),
     seed=st.integers(0, 1000),
 )
-def test_any_mix_of_chunks_is_bit_equal(lengths: list[int], block: int, group: int, width: int, seed: int) -> None:
+def test_any_mix_of_chunks_is_bit_equal(
+    lengths: list[int], block: int, group: int, width: tuple[int, type], seed: int
+) -> None:
     """Continuous batching: sequences advance by chunks of their own, beside whichever others take part in a step."""
     rng = np.random.default_rng(seed)
     done, steps = [0] * len(lengths), []
@@ -156,7 +240,7 @@ def test_any_mix_of_chunks_is_bit_equal(lengths: list[int], block: int, group: i
                 done[s] += size
         if spans:
             steps.append(spans)
-    shape = {"heads": 2 * group, "kv_heads": 2, "width": width, "block": block}
+    shape = {"heads": 2 * group, "kv_heads": 2, "width": width[0], "block": block, "dtype": width[1]}
     mixed = in_steps(Attention.random(lengths, **shape), steps)
     case = Attention.random(lengths, **shape)
     for s, n in enumerate(lengths):
@@ -226,12 +310,22 @@ def test_another_type_is_refused(name: str) -> None:
 
 def test_pages_of_other_shapes_are_refused() -> None:
     arguments = changed("slots", 0, 0)
-    for shape in [(6, 2, 24, 8), (6, 2, 32, 7), (6, 3, 32, 8), (6, 0, 32, 8), (6, 2, 0, 8), (0, 2, 32, 8)]:
-        pages = np.zeros(shape, np.float16)
-        with pytest.raises(ValueError):
-            attention(**{**arguments, "key_pages": pages, "value_pages": pages.copy()})
-    with pytest.raises(ValueError, match="differ"):
-        attention(**{**arguments, "key_pages": arguments["key_pages"].astype(np.float32)})
+
+    def refused(keys: NDArray[np.generic], values: NDArray[np.generic], match: str | None = None) -> None:
+        with pytest.raises(ValueError, match=match):
+            attention(**{**arguments, "key_pages": keys, "value_pages": values})
+
+    half, single = np.float16, np.float32
+    for blocks, heads, groups, width in [(6, 2, 2, 7), (6, 3, 2, 8), (6, 0, 2, 8), (6, 2, 0, 8), (0, 2, 2, 8)]:
+        refused(np.zeros((blocks, heads, groups, width, 16), half), np.zeros((blocks, heads, 16 * groups, width), half))
+    for values in [(6, 2, 24, 8), (5, 2, 32, 8), (6, 2, 32, 10), (6, 2, 32), (6, 2, 2, 8, 16)]:
+        refused(np.zeros((6, 2, 2, 8, 16), half), np.zeros(values, half), "value_pages is")
+    refused(np.zeros((6, 2, 2, 8, 15), half), np.zeros((6, 2, 32, 8), half), "key_pages is")
+    refused(np.zeros((6, 2, 32, 8), half), np.zeros((6, 2, 32, 8), half), "key_pages has 4 dimensions")
+    refused(np.zeros((6, 2, 2, 8, 16), single), np.zeros((6, 2, 32, 8), half), "differ")
+    for bytes_ in (0, 16 * 34 - 1, 16 * 34 + 1):
+        refused(np.zeros((6, 2, 2, bytes_), np.uint8), np.zeros((6, 2, 2, bytes_), np.uint8))
+    refused(np.zeros((6, 2, 2, 16 * 34), np.int8), np.zeros((6, 2, 2, 16 * 34), np.int8), "uint8")
 
 
 def test_unused_table_entries_may_hold_anything() -> None:

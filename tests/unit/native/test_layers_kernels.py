@@ -116,11 +116,11 @@ def through_float16_pages(values: NDArray[np.float32]) -> tuple[NDArray[np.float
     v.reshape(-1)[: len(values)] = values
     q, angles = np.zeros((count, width), np.float32), np.zeros((count, width // 2), np.float32)
     starts = np.arange(count + 1, dtype=np.int32)
-    pages = np.zeros((2, count, 1, 16, width), np.float16)
+    keys, kept = np.zeros((count, 1, 1, width, 16), np.float16), np.zeros((count, 1, 16, width), np.float16)
     zeros, ones = np.zeros(count, np.int32), np.ones(count, np.int32)
     tables = starts[:-1, None].copy()
-    out = attention(q, q, v, angles, angles, zeros, starts[:-1] * 16, starts, ones, tables, pages[0], pages[1])
-    return pages[1, :, 0, 0].reshape(-1)[: len(values)].copy(), out.reshape(-1)[: len(values)]
+    out = attention(q, q, v, angles, angles, zeros, starts[:-1] * 16, starts, ones, tables, keys, kept)
+    return kept[:, 0, 0].reshape(-1)[: len(values)].copy(), out.reshape(-1)[: len(values)]
 
 
 def test_every_float16_is_read_exactly(isa: str) -> None:
