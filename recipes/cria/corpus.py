@@ -158,7 +158,7 @@ def _with_tools(rng: random.Random, language: Language, plan: CorpusPlan) -> Con
     """Several requests to one toolbox, with small talk between them."""
     box = tools.toolbox(rng, "train", "en" if rng.random() < tools.ENGLISH_TOOLS else language)
     turns = []
-    for _ in range(rng.choice((1, 2, 3, 4, 5))):
+    for _ in range(rng.choice(plan.tool_turns)):
         if rng.random() < 0.15:
             turns.append(_spoken(rng, language, plan))
         else:

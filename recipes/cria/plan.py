@@ -27,6 +27,7 @@ class CorpusPlan:
     drills: float  # many sums in a row: a sum is short, and takes practice
     shares: Mapping[str, float]  # of the exchanges of an ordinary conversation
     plain_loss: bool
+    tool_turns: tuple[int, ...]  # requests to one toolbox: its description is most of what a tool call costs
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,18 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
 
 
 def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
-    shares = {"stories": 0.16, "questions": 0.42, "arithmetic": 0.24, "talk": 0.18}
     return (
         StagePlan(
             name="pretrain",
             corpus=CorpusPlan(
-                pretrain, prose=0.12, guard=0.10, tools=0.18, drills=0.05, shares=shares, plain_loss=True
+                pretrain,
+                prose=0.12,
+                guard=0.10,
+                tools=0.18,
+                drills=0.05,
+                shares={"stories": 0.16, "questions": 0.42, "arithmetic": 0.24, "talk": 0.18},
+                plain_loss=True,
+                tool_turns=(1, 2, 3, 4, 5),
             ),
             matrix_rate=0.02,
             other_rate=0.004,
@@ -76,10 +83,17 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
         StagePlan(
             name="finetune",
             corpus=CorpusPlan(
-                finetune, prose=0.02, guard=0.13, tools=0.18, drills=0.05, shares=shares, plain_loss=False
+                finetune,
+                prose=0.02,
+                guard=0.09,
+                tools=0.10,
+                drills=0.06,
+                shares={"stories": 0.16, "questions": 0.50, "arithmetic": 0.18, "talk": 0.16},
+                plain_loss=False,
+                tool_turns=(3, 4, 5, 6, 7, 8),
             ),
-            matrix_rate=0.02,
-            other_rate=0.004,
+            matrix_rate=0.008,
+            other_rate=0.0016,
             warmup=warmup,
             cooldown=0.8,
             start=0.3,

@@ -167,14 +167,14 @@ def test_every_command_in_a_sentence_exists(path: Path) -> None:
 
 
 PRINTING = {
-    "chat": ["random:tiny", "-p", "ba", "-n", "2", "--seed", "1"],
-    "complete": ["random:tiny", "-p", "ba", "-n", "2", "--seed", "1", "--logprobs", "1"],
-    "tokenize": ["random:tiny", "ba"],
-    "show": ["random:tiny"],
-    "score": ["random:tiny", "-p", "ba"],
-    "perplexity": ["random:tiny", "-f", "book.txt", "-c", "16"],
-    "bench": ["random:tiny", "-p", "8", "-n", "2", "-r", "1"],
-    "convert": ["random:tiny", "tiny.gguf", "--to", "gguf"],
+    "chat": ["cria", "-p", "ba", "-n", "2", "--seed", "1"],
+    "complete": ["cria", "-p", "ba", "-n", "2", "--seed", "1", "--logprobs", "1"],
+    "tokenize": ["cria", "ba"],
+    "show": ["cria"],
+    "score": ["cria", "-p", "ba"],
+    "perplexity": ["cria", "-f", "book.txt", "-c", "16"],
+    "bench": ["cria", "-p", "8", "-n", "2", "-r", "1"],
+    "convert": ["cria", "tiny.gguf", "--to", "gguf"],
     "list": [],
 }
 

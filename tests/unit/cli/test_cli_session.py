@@ -23,7 +23,7 @@ from pronk.text.messages import Message
 
 @pytest.fixture(scope="module")
 def llama() -> Iterator[Llama]:
-    with pronk.load("random:tiny") as model:
+    with pronk.load("cria") as model:
         yield model
 
 
@@ -158,6 +158,13 @@ def test_a_conversation(llama: Llama, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "how are you?" in (tmp_path / "pronk" / "history").read_text()
 
 
+def test_it_remembers_what_was_said(llama: Llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    session = ChatSession(sampling={"temperature": 0})
+    converse(llama, "My name is Bruno.\rWhat is my name?\r/exit\r", session)
+    assert "Bruno" in session.messages[-1].content
+
+
 def test_ctrl_c_stops_the_answer_and_not_the_chat(
     llama: Llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +178,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(
 
     monkeypatch.setattr(MarkdownStream, "feed", interrupt)
     session = ChatSession(sampling={"temperature": 0, "max_tokens": 20})
-    shown = converse(llama, "first\rsecond\r\x04", session)
+    shown = converse(llama, "Hello!\rTell me a story.\r\x04", session)
     assert [m.role for m in session.messages] == ["user", "assistant", "user", "assistant"]
     assert ", stopped\n" in shown
     assert "20 tokens" in shown
@@ -180,6 +187,6 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(
 def test_a_question_that_fails_is_taken_back(llama: Llama, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     session = ChatSession(sampling={"temperature": 0, "max_tokens": 5})
-    shown = converse(llama, "x" * 3000 + "\rhello\r/exit\r", session)
+    shown = converse(llama, "x y " * 2000 + "\rhello\r/exit\r", session)
     assert [m.content for m in session.messages if m.role == "user"] == ["hello"]
-    assert "512" in shown
+    assert "1024" in shown

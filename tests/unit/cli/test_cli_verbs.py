@@ -1,4 +1,4 @@
-"""The verbs, called as the command line calls them, on a small model of random weights."""
+"""The verbs, called as the command line calls them, on the built-in model."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_complete_prints_text_and_json_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("complete", "random:tiny", "-p", "One", "-n", "8", "--temperature", "0")
+    arguments = ("complete", "cria", "-p", "One", "-n", "8", "--temperature", "0")
     assert main(list(arguments)) == 0
     text = capsys.readouterr().out
     answer = run_json(capsys, *arguments, "--logprobs", "3")
@@ -76,13 +76,13 @@ def test_complete_prints_text_and_json_alike(capsys: pytest.CaptureFixture[str])
 
 def test_complete_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = ("-n", "4", "--temperature", "0")
-    expected = run_json(capsys, "complete", "random:tiny", "-p", "One", *sampling)
+    expected = run_json(capsys, "complete", "cria", "-p", "One", *sampling)
     monkeypatch.setattr(sys, "stdin", io.StringIO("One\n"))  # as `echo One |` gives it
-    assert run_json(capsys, "complete", "random:tiny", *sampling)["token_ids"] == expected["token_ids"]
+    assert run_json(capsys, "complete", "cria", *sampling)["token_ids"] == expected["token_ids"]
 
 
 def test_echo_stop_and_seed(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("complete", "random:tiny", "-p", "One", "-n", "40", "--temperature", "1", "--seed", "3")
+    arguments = ("complete", "cria", "-p", "One", "-n", "40", "--temperature", "1", "--seed", "3")
     first = run_json(capsys, *arguments)
     assert run_json(capsys, *arguments)["token_ids"] == first["token_ids"]
     letter = next(c for c in first["text"] if c.isascii() and c.isprintable())
@@ -92,7 +92,7 @@ def test_echo_stop_and_seed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_chat_answers_a_prompt_and_exits(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("chat", "random:tiny", "-p", "hello", "--system", "Be brief.", "-n", "6", "--temperature", "0")
+    arguments = ("chat", "cria", "-p", "hello", "--system", "Be brief.", "-n", "6", "--temperature", "0")
     assert main(list(arguments)) == 0
     text = capsys.readouterr().out
     answer = run_json(capsys, *arguments)
@@ -102,22 +102,23 @@ def test_chat_answers_a_prompt_and_exits(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_chat_answers_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("hello\n"))
-    piped = run_json(capsys, "chat", "random:tiny", "-n", "6", "--temperature", "0")
+    piped = run_json(capsys, "chat", "cria", "-n", "6", "--temperature", "0")
     assert (
         piped["token_ids"]
-        == run_json(capsys, "chat", "random:tiny", "-p", "hello", "-n", "6", "--temperature", "0")["token_ids"]
+        == run_json(capsys, "chat", "cria", "-p", "hello", "-n", "6", "--temperature", "0")["token_ids"]
     )
 
 
 def test_tokenize_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
-    coded = run_json(capsys, "tokenize", "random:tiny", "héllo <|eot_id|>")
+    coded = run_json(capsys, "tokenize", "cria", "héllo <|eot_id|>")
     assert len(coded["ids"]) == len(coded["tokens"])
     assert coded["tokens"][0] == "<|begin_of_text|>"
     assert "<|eot_id|>" not in coded["tokens"]
-    special = run_json(capsys, "tokenize", "random:tiny", "héllo <|eot_id|>", "--special", "--no-bos")
+    special = run_json(capsys, "tokenize", "cria", "héllo <|eot_id|>", "--special", "--no-bos")
     assert special["tokens"][-1] == "<|eot_id|>"
-    assert special["ids"][:7] == coded["ids"][1:8]
-    back = run_json(capsys, "tokenize", "random:tiny", "--decode", " ".join(map(str, coded["ids"])))
+    plain = run_json(capsys, "tokenize", "cria", "héllo ", "--no-bos")["ids"]
+    assert special["ids"] == [*plain, special["ids"][-1]]
+    back = run_json(capsys, "tokenize", "cria", "--decode", " ".join(map(str, coded["ids"])))
     assert back["text"] == "héllo <|eot_id|>"
 
 
@@ -135,13 +136,13 @@ def test_show(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_score_and_perplexity_agree(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    text = "the quick brown fox jumps over the lazy dog " * 2
-    scored = run_json(capsys, "score", "random:tiny", "-p", text)
+    text = "the quick brown fox jumps over the lazy dog " * 6
+    scored = run_json(capsys, "score", "cria", "-p", text)
     assert scored["tokens"][0]["logprob"] is None
     assert scored["logprob"] == pytest.approx(sum(t["logprob"] for t in scored["tokens"][1:]))
     window = 64
     (tmp_path / "text").write_text(text)
-    measured = run_json(capsys, "perplexity", "random:tiny", "-f", str(tmp_path / "text"), "-c", str(window))
+    measured = run_json(capsys, "perplexity", "cria", "-f", str(tmp_path / "text"), "-c", str(window))
     half = [t["logprob"] for t in scored["tokens"][window // 2 + 1 : window]]
     assert measured["tokens"] == len(half)
     assert measured["perplexity"] == pytest.approx(math.exp(-sum(half) / len(half)), rel=1e-4)
@@ -167,7 +168,7 @@ def test_verbs_run_with_a_q8_0_cache(
 
 
 def test_bench_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = run_json(capsys, "bench", "random:tiny", "-p", "16", "-n", "4", "-d", "8", "-b", "2", "-r", "2")["rows"]
+    rows = run_json(capsys, "bench", "cria", "-p", "16", "-n", "4", "-d", "8", "-b", "2", "-r", "2")["rows"]
     assert [row["test"] for row in rows] == ["pp16 @ d8 x2", "tg4 @ d8 x2"]
     for row in rows:
         assert 0 < row["min"] <= row["median"] <= row["max"]
@@ -178,17 +179,17 @@ def test_bench_rows(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (("complete", "no/such/model", "-p", "x"), "no/such/model"),
         (("complete", "random:no-such-shape", "-p", "x"), "llama-3-8b"),
-        (("complete", "random:tiny", "-p", "x", "--temperature", "-1"), "temperature is -1"),
-        (("complete", "random:tiny", "-p", "x" * 2000), "512"),
-        (("complete", "random:tiny", "-p", "x", "--logprobs", "1"), "--json"),
-        (("complete", "random:tiny", "-p", "x", "--ctx", "100000"), "100000"),
-        (("chat", "random:tiny", "-p", " "), "empty"),
-        (("perplexity", "random:tiny", "-f", "no-such-file"), "no-such-file"),
-        (("tokenize", "random:tiny", "--decode", "1 two"), "'1 two'"),
-        (("tokenize", "random:tiny", "--decode", "99999"), "99999"),
-        (("bench", "random:tiny", "-d", "600"), "512"),
-        (("bench", "random:tiny", "--ctx", "64", "-p", "65"), "64"),
-        (("perplexity", "random:tiny", "-f", "x", "--ctx", "64", "-c", "65"), "64"),
+        (("complete", "cria", "-p", "x", "--temperature", "-1"), "temperature is -1"),
+        (("complete", "cria", "-p", "x y " * 2000), "1024"),
+        (("complete", "cria", "-p", "x", "--logprobs", "1"), "--json"),
+        (("complete", "cria", "-p", "x", "--ctx", "100000"), "100000"),
+        (("chat", "cria", "-p", " "), "empty"),
+        (("perplexity", "cria", "-f", "no-such-file"), "no-such-file"),
+        (("tokenize", "cria", "--decode", "1 two"), "'1 two'"),
+        (("tokenize", "cria", "--decode", "99999"), "99999"),
+        (("bench", "cria", "-d", "1100"), "1024"),
+        (("bench", "cria", "--ctx", "64", "-p", "65"), "64"),
+        (("perplexity", "cria", "-f", "x", "--ctx", "64", "-c", "65"), "64"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]) -> None:

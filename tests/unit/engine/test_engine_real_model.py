@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pronk.backends import make_backend
+from pronk.checkpoints.open import open_checkpoint
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.engine import Engine
@@ -23,8 +24,12 @@ CONFIG = ModelConfig(
 )
 
 
-@pytest.fixture(scope="module", params=["F32", "Q8_0", "Q4_0"])
+@pytest.fixture(scope="module", params=["cria", "F32", "Q4_0"])
 def model(request: pytest.FixtureRequest) -> LlamaModel:
+    """The built-in model (Q8_0), and two of random weights."""
+    if request.param == "cria":
+        checkpoint = open_checkpoint("cria")
+        return load_model(checkpoint.config, checkpoint.tensors, make_backend("cpu"))
     rng = np.random.default_rng(3)
     state = {
         name: rng.normal(size=shape).astype(np.float32) * (1.5 / np.sqrt(shape[-1]) if len(shape) == 2 else 1)
@@ -36,7 +41,7 @@ def model(request: pytest.FixtureRequest) -> LlamaModel:
 def answers(model: LlamaModel, requests: list[Request], **changes: Any) -> list[tuple[list[int], list[float | None]]]:
     """Ids, and log probabilities of prompt and answer, of each request."""
     config = EngineConfig(**{"context": 256, "pages": 64, "max_sequences": 8, "token_budget": 256, **changes})
-    engine = Engine(model, model.ops.cache(CONFIG, config.pages, config.block, config.kv_type), None, config)
+    engine = Engine(model, model.ops.cache(model.config, config.pages, config.block, config.kv_type), None, config)
     fresh = [Request(request.prompt, request.params) for request in requests]
     outputs: dict[str, list[Output]] = {request.id: [] for request in fresh}
     for request in fresh:
