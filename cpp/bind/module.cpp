@@ -13,6 +13,7 @@ namespace nb = nanobind;
 
 void bind_matmul(nb::module_& m);
 void bind_layers(nb::module_& m);
+void bind_encode(nb::module_& m);
 void bind_sampling(nb::module_& m);
 
 namespace {
@@ -41,5 +42,6 @@ NB_MODULE(_core, m) {
   bind_runtime(m);
   bind_matmul(m);
   bind_layers(m);
+  bind_encode(m);
   bind_sampling(m);
 }

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.errors import CheckpointError
-from pronk.native import matmul
+from pronk.native import matmul, quantize
 from pronk.tensors import types
 from pronk.tensors.types import TensorType
 
@@ -29,18 +29,33 @@ def decode(data: NDArray[np.uint8], kind: TensorType) -> NDArray[np.float32]:
     return matmul.decode(flat, kind.id, flat.size // kind.bytes * kind.block)
 
 
-def encode(array: NDArray[np.floating], kind: TensorType) -> NDArray[np.uint8]:
-    """Values -> flat bytes of `kind`: F32, F16 and BF16, rounded to nearest, ties to even; Q8_0 as llama.cpp rounds it.
+def encode(
+    array: NDArray[np.floating], kind: TensorType, importance: NDArray[np.floating] | None = None
+) -> NDArray[np.uint8]:
+    """Values (..., columns) -> flat bytes of `kind`: F32, F16 and BF16 rounded to nearest, ties to even; Q8_0 as
+    llama.cpp rounds it; blocks of every other type with the least squared error found. `importance` (columns), not
+    negative, weighs each column's squared error; the float types and Q8_0 have no choice that it could sway.
 
     The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError
-    for the other types.
+    for a type that cannot be written, columns that are no whole blocks, and, in a quantized type, a value that is
+    infinite or NaN.
     """
-    encoder = _ENCODERS.get(kind)
-    if encoder is None:
-        known = ", ".join(t.name for t in _ENCODERS)
+    values = np.ascontiguousarray(array, dtype=np.float32)
+    if encoder := _ENCODERS.get(kind):
+        return encoder(values.reshape(-1)).reshape(-1)
+    if kind not in ENCODABLE:
+        known = ", ".join(t.name for t in types.ALL if t in ENCODABLE)
         raise CheckpointError(f"cannot write {kind.name} tensors yet, expected one of {known}")
-    values = np.ascontiguousarray(array, dtype=np.float32).reshape(-1)
-    return encoder(values).reshape(-1)
+    columns = values.shape[-1] if values.ndim else 1
+    if columns % kind.block:
+        raise CheckpointError(f"{columns} values do not divide into {kind.name}'s blocks of {kind.block}")
+    weights = None if importance is None else np.ascontiguousarray(importance, dtype=np.float32)
+    result = np.empty(values.size // kind.block * kind.bytes, np.uint8)
+    try:
+        quantize.encode(values.reshape(-1, columns), kind.id, weights, result)
+    except ValueError as error:
+        raise CheckpointError(f"cannot write a tensor as {kind.name}: {error}") from None
+    return result
 
 
 def _encode_f32(values: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -60,23 +75,10 @@ def _encode_bf16(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.where(nan, quiet, rounded).astype(np.uint16).view(np.uint8)
 
 
-def _encode_q8_0(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Blocks of 32: an f16 scale, the largest magnitude over 127, and 32 int8 (ggml-quants.c, quantize_row_q8_0_ref).
-    Halves are rounded away from zero."""
-    if values.size % types.Q8_0.block:
-        raise CheckpointError(f"{values.size} values do not divide into Q8_0's blocks of {types.Q8_0.block}")
-    blocks = values.reshape(-1, types.Q8_0.block)
-    scale = np.abs(blocks).max(axis=1, keepdims=True) / np.float32(127)  # (N, 1)
-    inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
-    scaled = blocks * inverse
-    whole = np.trunc(scaled)
-    rounded = whole + np.trunc(2 * (scaled - whole))
-    return np.concatenate((scale.astype(np.float16).view(np.uint8), rounded.astype(np.int8).view(np.uint8)), axis=1)
-
-
 _ENCODERS: dict[TensorType, Callable[[NDArray[np.float32]], NDArray[np.uint8]]] = {
     types.F32: _encode_f32,
     types.F16: _encode_f16,
     types.BF16: _encode_bf16,
-    types.Q8_0: _encode_q8_0,
 }
+# The types that this version writes.
+ENCODABLE = types.COMPUTABLE
