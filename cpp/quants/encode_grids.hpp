@@ -61,15 +61,13 @@ void find(const Codebook& book, const HalfCosts& first, const HalfCosts& second,
   }
   const float lowest = reduce_min(least_first), rest = reduce_min(least_second);
   if (!(lowest + rest < best.cost)) return;
-  // A good entry soon rules out the most: states near the lowest cost open.
-  const float near = 1.5f * lowest;
+  // The cheapest state opens: its best entry rules out most of the others.
   for (int turn = 0; turn < 2; ++turn) {
     for (int r = 0; r < kRows; ++r) {
       const Vec16 costs = load(first.cost + 16 * r);
-      const float limit = turn == 0 ? near : best.cost - rest;
-      const auto below = [&](float bound) { return bits(less(costs, broadcast(bound))); };
-      std::uint32_t states = turn == 0 ? 0xffffu & ~bits(less(broadcast(limit), costs))
-                                       : below(limit) & bits(less(broadcast(near), costs));
+      const Mask16 dearer = less(broadcast(lowest), costs);
+      std::uint32_t states =
+          turn == 0 ? 0xffffu & ~bits(dearer) : bits(dearer) & bits(less(costs, broadcast(best.cost - rest)));
       for (; states != 0; states &= states - 1) {
         const int state = 16 * r + lowest_bit(states);
         if (first.cost[state] + rest < best.cost) look_at(book, first, second, state, best);
