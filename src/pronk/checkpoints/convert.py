@@ -52,13 +52,13 @@ def convert(
     Raises CheckpointError or TokenizerError before anything is written where possible; never leaves half a result.
     """
     check_options(to, dtype, shards)
-    _check_paths(source, destination, to, overwrite)
+    check_paths(source, destination, to, overwrite)
     type = recast.by_name(dtype) if dtype else None
     if to == "gguf":
         model = recast.for_gguf(source, type)
     else:
         model = recast.uniform(source, type or recast.common_float(source))
-    _check_space(destination, model.nbytes)
+    check_space(destination, model.nbytes)
     _write(model, destination, to, shards, shard_bytes, _counting(model.nbytes, progress))
     return Conversion(destination, to, _types(model), model.nbytes)
 
@@ -95,7 +95,7 @@ def _write(
             write_meta(model, directory, shards, count)
 
 
-def _check_paths(source: Checkpoint, destination: Path, to: Target, overwrite: bool) -> None:
+def check_paths(source: Checkpoint, destination: Path, to: Target, overwrite: bool) -> None:
     if source.format != "random":
         origin, end = source.path.resolve(), destination.resolve()
         if origin == end or end in origin.parents or (to != "gguf" and origin in end.parents and origin.is_dir()):
@@ -128,7 +128,7 @@ def _check_replaceable(directory: Path) -> None:
         )
 
 
-def _check_space(destination: Path, nbytes: int) -> None:
+def check_space(destination: Path, nbytes: int) -> None:
     free = shutil.disk_usage(destination.resolve().parent).free
     if free < nbytes + _SPARE:
         raise CheckpointError(

@@ -36,18 +36,21 @@ def write_gguf(checkpoint: Checkpoint, file: BinaryIO, progress: Progress | None
 
     Raises TokenizerError for a tokenizer that is no plain vocabulary: GGUF holds nothing else.
     """
-    tensors = [(names.to_gguf(name), tensor) for name, tensor in checkpoint.tensors.items()]
-    factors = _rope_factors(checkpoint.config)
-    if factors is not None:
-        tensors.append(("rope_freqs.weight", factors))
-    file.write(_header(metadata(checkpoint), tensors))
-    _pad(file)
+    tensors = contents(checkpoint)
+    file.write(header(metadata(checkpoint), tensors))
     for _, tensor in tensors:
         data = tensor.load()
         file.write(data.data)
         _pad(file)
         if progress:
             progress(data.nbytes)
+
+
+def contents(checkpoint: Checkpoint) -> list[tuple[str, LazyTensor]]:
+    """The file's tensors by GGUF's names, in its order; each begins at a multiple of ALIGNMENT."""
+    tensors = [(names.to_gguf(name), tensor) for name, tensor in checkpoint.tensors.items()]
+    factors = _rope_factors(checkpoint.config)
+    return tensors if factors is None else [*tensors, ("rope_freqs.weight", factors)]
 
 
 def metadata(checkpoint: Checkpoint) -> dict[str, object]:
@@ -136,14 +139,16 @@ def _padded(vocabulary: Vocabulary, rows: int) -> Vocabulary:
 # --- bytes ---
 
 
-def _header(keys: Mapping[str, object], tensors: Iterable[tuple[str, LazyTensor]]) -> bytes:
+def header(keys: Mapping[str, object], tensors: Iterable[tuple[str, LazyTensor]]) -> bytes:
+    """All that comes before the first tensor's bytes."""
     entries, offset = [], 0
     for name, tensor in tensors:
         dims = tensor.shape[::-1]  # GGUF counts the row's values first
         entries.append(_string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, tensor.type.id, offset))
         offset += math.ceil(tensor.nbytes / ALIGNMENT) * ALIGNMENT
     pairs = [_string(key) + _value(value) for key, value in keys.items()]
-    return b"".join([b"GGUF", struct.pack("<IQQ", _VERSION, len(entries), len(pairs)), *pairs, *entries])
+    data = b"".join([b"GGUF", struct.pack("<IQQ", _VERSION, len(entries), len(pairs)), *pairs, *entries])
+    return data + b"\0" * (-len(data) % ALIGNMENT)
 
 
 def _string(text: str) -> bytes:

@@ -20,6 +20,7 @@ VERBS = {
     "perplexity": "how well a model predicts a file",
     "bench": "tokens per second, prefill and decode",
     "convert": "any format to any other",
+    "quantize": "any format to a smaller GGUF",
     "pull": "fetch a model from a hub, or with Meta's signed URL",
     "list": "models on this machine",
     "rm": "remove a pulled model",

@@ -72,6 +72,18 @@ def positive(text: str) -> int:
     return value
 
 
+def read_text(path: Path) -> str:
+    """A text in UTF-8. Raises RequestError."""
+    from pronk.errors import RequestError
+
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{path} is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
 def local(spec: str) -> str | Path:
     """What to open: the spec as it is, or the files of a model on a hub, fetched with a progress bar where need be."""
     if not spec.lower().startswith("hf:") or Path(spec).exists():

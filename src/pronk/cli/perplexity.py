@@ -22,12 +22,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.ctx and args.window > args.ctx:
         raise RequestError(f"a window of {args.window} tokens does not fit into --ctx {args.ctx}; choose a smaller -c")
-    try:
-        text = args.file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"cannot read {args.file}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RequestError(f"{args.file} is not UTF-8: {error.reason} at byte {error.start}") from None
+    text = options.read_text(args.file)
     with options.load_model(args) as llama, count_bar("perplexity") as bar:
         result = llama.perplexity(
             text, args.window, progress=lambda done, total, so_far: bar(done, total, f"{so_far.perplexity:.4f}")
