@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pronk.cli import options
 from pronk.errors import RequestError
 
+_MOST_WINDOWS = 4  # that a target reads once for every matrix
+
 if TYPE_CHECKING:
     from pronk.checkpoints.checkpoint import Checkpoint
     from pronk.quantize.importance import ImportanceMatrix
@@ -25,6 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind = parser.add_argument_group("which tensor gets which type")
     kind.add_argument("--type", help="a mix such as Q4_K_M, or a type")
     kind.add_argument("--recipe", help="dynamicgate (with --type: its low-bit type), or a recipe in YAML")
+    kind.add_argument("--target-size", metavar="SIZE", help="types for a file of at most that size, such as 3.2GB")
+    kind.add_argument("--target-bpw", type=float, metavar="BITS", help="types for so many bits a weight, such as 2.6")
+    kind.add_argument(
+        "--sensitivity", choices=("kl", "importance"), default="kl",
+        help="how a target finds what each tensor is worth: by running the model, or by its errors alone; default: kl",
+    )  # fmt: skip
     kind.add_argument("--pure", action="store_true", help="the mix's main type for every matrix")
     kind.add_argument(
         "--tensor-type", action="append", default=[], metavar="PATTERN=TYPE",
@@ -33,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--token-embedding-type", metavar="TYPE", help="for the embeddings")
     kind.add_argument("--output-tensor-type", metavar="TYPE", help="for the output")
     parser.add_argument("--imatrix", type=Path, metavar="FILE", help="an importance matrix")
+    parser.add_argument("-f", "--file", type=Path, help="a text for kl and for --report; default: one of ours")
+    parser.add_argument("-c", "--window", type=options.positive, default=512, help="tokens of a window; default: 512")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="at the end, what it cost, as .md or .html")
     parser.add_argument("--allow-requantize", action="store_true", help="quantize what is quantized already")
     parser.add_argument("--overwrite", action="store_true", help="replace DST where it exists")
     parser.add_argument("--dry-run", action="store_true", help="say what would be written, and write nothing")
@@ -51,22 +62,34 @@ def run(args: argparse.Namespace) -> int:
     source = open_checkpoint(options.local(args.source))
     if importance:
         importance.check(source.config, str(args.imatrix))
-    plan = _plan(args, source, importance)
+    targeted = args.target_size or args.target_bpw
+    plan = _target(args, source, importance) if targeted else _plan(args, source, importance)
     if args.dry_run:
         return _say_plan(args, source, plan)
     done = _quantize(args, source, plan, importance)
+    cost = _report(args, source) if args.report else None
     if args.json:
-        options.print_json(_facts(done))
+        options.print_json({**_facts(done), **({"cost": cost} if cost else {})})
     else:
         _print(done)
+        if cost:
+            print(f"{args.report}: mean KL divergence {cost['kl']['mean']:.6f}, {100 * cost['top1']:.2f} % equal top-1")
     return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    if not args.type and not args.recipe:
-        raise RequestError("no type; say --type Q4_K_M or another, or --recipe")
-    if args.pure and args.recipe:
-        raise RequestError("--pure goes with --type; a recipe says its types itself")
+    """What can be refused before a model is opened."""
+    targets = [args.target_size is not None, args.target_bpw is not None]
+    if sum([bool(args.type or args.recipe), *targets]) != 1:
+        raise RequestError("say one of --type (or --recipe), --target-size and --target-bpw, such as --type Q4_K_M")
+    if args.pure and not (args.type and not args.recipe):
+        raise RequestError("--pure goes with --type; a recipe or a target says its types itself")
+    if any(targets) and (args.tensor_type or args.token_embedding_type or args.output_tensor_type):
+        raise RequestError("a target chooses every tensor's type; types for some of them go with --type or --recipe")
+    if args.report:
+        from pronk.quantize.report import check_path
+
+        check_path(args.report)
 
 
 def _importance(args: argparse.Namespace) -> ImportanceMatrix | None:
@@ -95,6 +118,56 @@ def _plan(args: argparse.Namespace, source: Checkpoint, importance: ImportanceMa
         table = "tok_embeddings" if source.config.tied_output else "output"
         rules.append(recipes.Rule(table, types.by_name(args.output_tensor_type)))
     return recipes.plan(recipes.with_overrides(recipe, tuple(rules)), source.config, weighted=importance is not None)
+
+
+def _target(args: argparse.Namespace, source: Checkpoint, importance: ImportanceMatrix | None) -> Plan:
+    from pronk.backends import make_backend
+    from pronk.cli.progress_bar import count_bar
+    from pronk.quantize import target
+
+    if args.target_size:
+        budget = target.budget_of_size(source, target.parse_size(args.target_size), importance)
+    else:
+        budget = target.budget_of_bits(source, args.target_bpw)
+    with count_bar("choosing types") as bar:
+        choices = target.options(source, importance, lambda what, done, total: bar(done, total, what))
+        target.choose(choices, dict.fromkeys(choices, 0.0), budget)  # refuses what is too small before the long part
+        if args.sensitivity == "kl":
+            windows = _windows(args, source, _MOST_WINDOWS)
+            bits = 8 * budget / source.config.parameter_count()
+            gains = target.measured_gains(
+                source, choices, bits, importance, make_backend("cpu"), windows,
+                lambda what, done, total: bar(done, total, what),
+            )  # fmt: skip
+        else:
+            gains = target.relative_gains(source, importance)
+    name = f"target {args.target_size or f'{args.target_bpw:g} bits a weight'}"
+    return target.plan(source, target.choose(choices, gains, budget), name)
+
+
+def _windows(args: argparse.Namespace, source: Checkpoint, most: int | None = None) -> list[list[int]]:
+    from pronk.quantize import texts
+
+    text = options.read_text(args.file) if args.file else texts.built_in()
+    return texts.windows(source, text, min(args.window, source.config.context_length), most)
+
+
+def _report(args: argparse.Namespace, source: Checkpoint) -> dict[str, Any]:
+    """Compares what was written with what it was made of, and writes the page."""
+    from pronk.backends import make_backend
+    from pronk.checkpoints.open import open_checkpoint
+    from pronk.cli.progress_bar import count_bar
+    from pronk.quantize import report, texts
+    from pronk.quantize.compare import compare
+
+    made = open_checkpoint(args.destination)
+    with count_bar("comparing") as bar:
+        compared = compare(
+            source, [made], make_backend("cpu"), _windows(args, source), labels=[args.destination.name],
+            progress=lambda done, total, kl: bar(done, total, f"{kl:.6f}"),
+        )  # fmt: skip
+    report.write(args.report, str(args.source), str(args.file or texts.BUILT_IN), compared)
+    return compared[0].facts()
 
 
 def _quantize(

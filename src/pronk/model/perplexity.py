@@ -9,7 +9,7 @@ first half is there to give them context. A rest shorter than a window is not sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from pronk.errors import RequestError
 from pronk.model.batch import make_batch
 from pronk.model.llama import LlamaModel
 
-_PAGE = 32  # tokens in a page of the cache
+PAGE = 32  # tokens in a page of the cache
 _CHUNK = 512  # tokens in a step, so that a long window needs no more memory than a prompt
 
 
@@ -54,7 +54,7 @@ def perplexity(
     if len(tokens) < window:
         raise RequestError(f"the text has {len(tokens)} tokens, expected at least {window}: one window (-c) to score")
     windows = len(tokens) // window
-    cache = model.ops.cache(model.config, -(-window // _PAGE), _PAGE, kv_type)
+    cache = model.ops.cache(model.config, -(-window // PAGE), PAGE, kv_type)
     scores: list[float] = []
     for i in range(windows):
         part = list(tokens[i * window : (i + 1) * window])
@@ -67,16 +67,29 @@ def perplexity(
 
 
 def _second_half(model: LlamaModel, cache: object, window: list[int]) -> list[float]:
-    """Minus the log probability of each token after the middle, from the logits of the row before it."""
+    """Minus the log probability of each token after the middle."""
+    return [
+        score
+        for logits, targets in second_half(model, cache, window)
+        for score in negative_log_likelihood(logits, targets)
+    ]
+
+
+def second_half(
+    model: LlamaModel, cache: object, window: Sequence[int]
+) -> Iterator[tuple[NDArray[np.float32], Sequence[int]]]:
+    """Logits (R, V) of the rows whose next token is in the window's second half, and these tokens (R), in pieces.
+
+    `cache` has at least the window's tokens, in pages of PAGE.
+    """
     first, last = len(window) // 2, len(window) - 1  # rows whose logits are scored: first .. last - 1
-    scores: list[float] = []
     for start in range(0, last, _CHUNK):
         end = min(start + _CHUNK, last)
         rows = max(end - max(start, first), 0)
-        pages = range(-(-end // _PAGE))
-        logits = model.forward(make_batch([(window[start:end], start, pages)], _PAGE, wants_logits=[rows]), cache)
-        scores.extend(negative_log_likelihood(logits, window[end - rows + 1 : end + 1]))
-    return scores
+        pages = range(-(-end // PAGE))
+        logits = model.forward(make_batch([(window[start:end], start, pages)], PAGE, wants_logits=[rows]), cache)
+        if rows:
+            yield logits, window[end - rows + 1 : end + 1]
 
 
 def negative_log_likelihood(logits: NDArray[np.float32], targets: Sequence[int]) -> list[float]:

@@ -1,8 +1,8 @@
 """Importance matrices: the mean square of what each column of a matrix is multiplied with, over a calibration text.
 
 An error in a column that is multiplied with large values costs more, so encoders weight it by this. Two file forms,
-both llama.cpp's (tools/imatrix): GGUF, with `NAME.in_sum2` and `NAME.counts` for each matrix, and the older binary form,
-a list of name, calls, length and sums. Names are GGUF's (blk.0.attn_q.weight).
+both llama.cpp's (tools/imatrix): GGUF, with `NAME.in_sum2` and `NAME.counts` for each matrix, and the older binary
+form, a list of name, calls, length and sums. Names are GGUF's (blk.0.attn_q.weight).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class ImportanceMatrix:
                 raise CheckpointError(f"{where} has {name[:100]!r}, which this model has not; it is of another model")
             if len(entry.sums) != shapes[name][-1]:
                 raise CheckpointError(
-                    f"{where} has {len(entry.sums)} columns for {name}, expected {shapes[name][-1]}; it is of another model"
+                    f"{where} has {len(entry.sums)} columns for {name}, expected {shapes[name][-1]};"
+                    " it is of another model"
                 )
         if not self.entries.keys() & shapes.keys():
             raise CheckpointError(f"{where} says nothing of any matrix of this model")

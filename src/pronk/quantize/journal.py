@@ -52,9 +52,9 @@ def journal_of(path: Path) -> Path:
 def resumable(path: Path, work: str) -> Iterator[Journal]:
     """A Journal for `path`. `work` says what is being made: only what was begun with the same is continued.
 
-    When the block ends well the file gets its name and the journal goes; otherwise both stay for the next run, but for a
-    mistake that the next run would meet too. Raises
-    CheckpointError for the system's refusals, and while another process writes the same file.
+    When the block ends well the file gets its name and the journal goes; otherwise both stay for the next run, but for
+    a mistake that the next run would meet too. Raises CheckpointError for the system's refusals, and while another
+    process writes the same file.
     """
     part, log_path = part_of(path), journal_of(path)
     try:

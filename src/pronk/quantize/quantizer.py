@@ -74,7 +74,7 @@ def quantize(
     model = typed(source, plan)
     check_space(destination, model.nbytes)
     contents = write_gguf.contents(model)
-    header = write_gguf.header(_metadata(model, plan, importance), contents)
+    header = write_gguf.header(metadata(model, plan, importance), contents)
     total = sum(tensor.nbytes for _, tensor in contents)
     with resumable(destination, _work(source, header, importance)) as journal:
         resumed = len(journal.done)
@@ -160,7 +160,8 @@ def _write(
     journal.piece_done(tensor.name)
 
 
-def _metadata(model: Checkpoint, plan: Plan, importance: ImportanceMatrix | None) -> dict[str, object]:
+def metadata(model: Checkpoint, plan: Plan, importance: ImportanceMatrix | None) -> dict[str, object]:
+    """The file's keys: those of any GGUF, the recipe's number, and llama.cpp's for what the importance is of."""
     keys = write_gguf.metadata(model)
     if plan.file_type is not None:
         keys["general.file_type"] = plan.file_type

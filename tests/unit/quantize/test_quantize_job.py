@@ -34,9 +34,11 @@ def test_each_tensor_is_what_its_encoder_makes_of_it(tmp_path: Path, monkeypatch
     monkeypatch.setattr(quantizer, "_CHUNK", 1000)  # pieces of three rows
     source = random_checkpoint("tiny", "F16")
     seen: list[tuple[str, str, int, int]] = []
-    done = quantizer.quantize(
-        source, tmp_path / "a.gguf", plan_for(source), progress=lambda *step: seen.append((step[0], str(step[1]), *step[2:]))
-    )  # fmt: skip
+
+    def progress(name: str, kind: types.TensorType, done: int, total: int) -> None:
+        seen.append((name, str(kind), done, total))
+
+    done = quantizer.quantize(source, tmp_path / "a.gguf", plan_for(source), progress=progress)
     written = open_checkpoint(tmp_path / "a.gguf")
     for name, tensor in source.tensors.items():
         kind = types.F32 if len(tensor.shape) == 1 else types.Q8_0
