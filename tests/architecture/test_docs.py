@@ -173,8 +173,11 @@ PRINTING = {
     "show": ["cria"],
     "score": ["cria", "-p", "ba"],
     "perplexity": ["cria", "-f", "book.txt", "-c", "16"],
+    "compare": ["cria", "cria", "-f", "book.txt", "-c", "16"],
     "bench": ["cria", "-p", "8", "-n", "2", "-r", "1"],
     "convert": ["cria", "tiny.gguf", "--to", "gguf"],
+    "quantize": ["cria", "tiny.gguf", "--type", "Q8_0"],
+    "imatrix": ["cria", "-f", "book.txt", "-o", "tiny.imatrix.gguf", "-c", "16"],
     "list": [],
 }
 

@@ -86,6 +86,7 @@ def collect(
 def _squares(x: Any) -> NDArray[np.float64]:
     """(T, in) -> (in): the sum over the rows."""
     if isinstance(x, np.ndarray):
-        return np.einsum("ti,ti->i", x, x, dtype=np.float64)
+        squares: NDArray[np.float64] = np.einsum("ti,ti->i", x, x, dtype=np.float64)
+        return squares
     wide = x.float() if x.device.type == "mps" else x.double()  # Apple's GPUs have no float64
     return cast("NDArray[np.float64]", wide.square().sum(0).cpu().numpy().astype(np.float64))

@@ -153,7 +153,8 @@ def _compare_some(base: NDArray[np.float32], model: NDArray[np.float32], at: NDA
 def _log_softmax(logits: NDArray[np.float32]) -> Floats:
     wide = logits.astype(np.float64)
     wide -= wide.max(axis=1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    wide -= np.log(np.exp(wide).sum(axis=1, keepdims=True))
+    return wide
 
 
 def _joined(parts: Sequence[_Rows]) -> _Rows:

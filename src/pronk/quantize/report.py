@@ -28,7 +28,7 @@ def check_path(path: Path) -> None:
 
 
 def write(path: Path, base: str, text: str, comparisons: Sequence[Comparison]) -> None:
-    """The kind is told by the name's end. Raises RequestError for another, CheckpointError where it cannot be written."""
+    """The kind is told by the name's end. Raises RequestError for another, CheckpointError where it cannot be."""
     check_path(path)
     make = markdown if path.suffix == ".md" else page
     with new_file(path) as file:

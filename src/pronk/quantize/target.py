@@ -3,8 +3,8 @@
 The model's divergence is taken to be the sum over tensors of gain x error. `error` is that of a type on a tensor,
 weighted by importance, measured on some of its rows. `gain` is how much the divergence answers to that tensor's error:
 measured by quantizing it alone and reading a text, or taken to make relative errors count alike. Types are then chosen
-by steps of the best divergence a byte, which follow each tensor's lower convex hull and are the Lagrangian optimum up to
-the last one; what is left is spent on any step that fits.
+by steps of the best divergence a byte, which follow each tensor's lower convex hull and are the Lagrangian optimum up
+to the last one; what is left is spent on any step that fits.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,9 +150,13 @@ def measured_gains(
         weights = importance.weights(name) if importance else None
         tensor = source.tensors[name]
         data = np.concatenate(list(encoded(tensor, probe.type, weights)))
-        changed = _with_weight(model, LazyTensor(name, tensor.shape, probe.type, lambda d=data: d), source)
+        changed = _with_weight(model, LazyTensor(name, tensor.shape, probe.type, partial(_same, data)), source)
         gains[name] = divergence(reference, changed, cache, windows) / probe.error
     return gains
+
+
+def _same(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return data
 
 
 def _with_weight(model: LlamaModel, tensor: LazyTensor, source: Checkpoint) -> LlamaModel:
