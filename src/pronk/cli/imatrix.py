@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.model and (args.file or not args.merge):
         raise RequestError("no model; name one, or only --merge files that there are")
+    if not args.output.resolve().parent.is_dir():
+        raise RequestError(f"the directory {args.output.parent} does not exist; make it first")
     matrices = [importance.read(path) for path in args.merge]
     if args.model:
         matrices.append(_collect(args, matrices))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pronk.cli import options
 from pronk.errors import RequestError
 
-_MOST_WINDOWS = 4  # that a target reads once for every matrix
+_TARGET_WORK = 10**9  # weights times windows that a target reads for each matrix, with 2 to 8 windows
 
 if TYPE_CHECKING:
     from pronk.checkpoints.checkpoint import Checkpoint
@@ -133,7 +133,7 @@ def _target(args: argparse.Namespace, source: Checkpoint, importance: Importance
         choices = target.options(source, importance, lambda what, done, total: bar(done, total, what))
         target.choose(choices, dict.fromkeys(choices, 0.0), budget)  # refuses what is too small before the long part
         if args.sensitivity == "kl":
-            windows = _windows(args, source, _MOST_WINDOWS)
+            windows = _windows(args, source, max(2, min(8, _TARGET_WORK // source.config.parameter_count())))
             bits = 8 * budget / source.config.parameter_count()
             gains = target.measured_gains(
                 source, choices, bits, importance, make_backend("cpu"), windows,

@@ -22,9 +22,11 @@ _COLUMNS = ("model", "size", "bits a weight", "perplexity", "ratio", "KL mean", 
 
 
 def check_path(path: Path) -> None:
-    """Raises RequestError for a name that is of no kind of report."""
+    """Raises RequestError for a name that is of no kind of report, or in no directory: said before the work is done."""
     if path.suffix not in (".md", ".html"):
         raise RequestError(f"a report is .md or .html, and {path} is neither")
+    if not path.resolve().parent.is_dir():
+        raise RequestError(f"the directory {path.parent} does not exist; make it first")
 
 
 def write(path: Path, base: str, text: str, comparisons: Sequence[Comparison]) -> None:

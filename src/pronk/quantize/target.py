@@ -232,6 +232,8 @@ def budget_of_size(source: Checkpoint, size: int, importance: ImportanceMatrix |
 
 
 def budget_of_bits(source: Checkpoint, bits: float) -> int:
-    """Bytes for the matrices where all tensors together have `bits` a weight."""
+    """Bytes for the matrices where all tensors together have `bits` a weight. Raises RequestError."""
+    if not 0 < bits <= 32:
+        raise RequestError(f"{bits:g} bits a weight, expected more than 0 and at most 32")
     vectors = sum(4 * math.prod(t.shape) for t in source.tensors.values() if len(t.shape) == 1)
     return int(source.config.parameter_count() * bits / 8) - vectors
