@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.checkpoints import mixes
+from pronk.checkpoints import mixes, recast, write_gguf
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.errors import CheckpointError, RequestError
 from pronk.model.llama import LlamaModel, load_model
@@ -48,7 +48,7 @@ Progress = Callable[[str, int, int], None]  # what is measured, steps done, step
 @dataclass(frozen=True)
 class Option:
     type: TensorType
-    nbytes: int
+    nbytes: int  # in a file, with what pads it to the next tensor
     error: float
 
 
@@ -100,8 +100,12 @@ def _options(tensor: LazyTensor, kinds: Sequence[TensorType], weights: NDArray[n
     for kind in kinds:
         made = codec.decode(codec.encode(sample, kind, weights), kind).reshape(sample.shape)
         error = float((np.square(made.astype(np.float64) - sample) @ weight).sum()) * rows / len(sample)
-        found.append(Option(kind, kind.nbytes(tensor.shape), error))
+        found.append(Option(kind, _padded(kind.nbytes(tensor.shape)), error))
     return found
+
+
+def _padded(nbytes: int) -> int:
+    return -(-nbytes // write_gguf.ALIGNMENT) * write_gguf.ALIGNMENT
 
 
 def _sample(tensor: LazyTensor) -> NDArray[np.float32]:
@@ -221,14 +225,11 @@ def plan(source: Checkpoint, chosen: Mapping[str, TensorType], name: str) -> Pla
 
 
 def budget_of_size(source: Checkpoint, size: int, importance: ImportanceMatrix | None = None) -> int:
-    """Bytes for the matrices of a GGUF file of `size` bytes: without header, tokenizer, norms and padding."""
-    from pronk.checkpoints import recast, write_gguf
-
+    """Bytes for the matrices of a GGUF file of `size` bytes: without header, tokenizer and norms."""
     model = recast.for_gguf(source, types.F16)
     contents = write_gguf.contents(model)
     header = len(write_gguf.header(metadata(model, Plan("", {}), importance), contents))
-    vectors = sum(tensor.nbytes for _, tensor in contents if len(tensor.shape) == 1)
-    return size - header - vectors - write_gguf.ALIGNMENT * len(contents)
+    return size - header - sum(_padded(tensor.nbytes) for _, tensor in contents if len(tensor.shape) == 1)
 
 
 def budget_of_bits(source: Checkpoint, bits: float) -> int:
