@@ -176,7 +176,7 @@ PRINTING = {
     "compare": ["cria", "cria", "-f", "book.txt", "-c", "16"],
     "bench": ["cria", "-p", "8", "-n", "2", "-r", "1"],
     "convert": ["cria", "tiny.gguf", "--to", "gguf"],
-    "quantize": ["cria", "tiny.gguf", "--type", "Q8_0"],
+    "quantize": ["random:tiny", "tiny.gguf", "--type", "Q8_0"],
     "imatrix": ["cria", "-f", "book.txt", "-o", "tiny.imatrix.gguf", "-c", "16"],
     "list": [],
 }
