@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from recipes.cria.conversation import Language, Split
 from recipes.cria.guard_prompt import CATEGORIES

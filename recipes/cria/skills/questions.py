@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from pronk.text.messages import Message
 from recipes.cria.conversation import LANGUAGES, Exchange, Language, Split
