@@ -3,7 +3,7 @@
 usage: python benchmarks/cria_eval.py [--model cria] [--full build/cria/cria-F32.gguf] [--limit N] [--show N] [--json]
 
 Several turns of one exchange are each asked with the right turns before them. `--show` prints wrong answers. `--full`
-measures what Q4_K_M costs: llama.cpp quantizes the F32 file, pronk reads both.
+measures what Q4_K_M costs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
 
 import pronk
+from pronk.cli import main as command_line
 from pronk.text.chat import read_answer
 from pronk.text.messages import Answer, Message, Tool
 from recipes.cria import checks
@@ -131,8 +132,6 @@ def print_wrong(exchange: Exchange, turn: Turn, answer: Answer) -> None:
 
 def quantized_cost(full: Path) -> float:
     """Perplexity of Q4_K_M over that of F32, on held-out stories and answers."""
-    import llama_cpp.llama_cpp as lib
-
     rng = random.Random(SEED)
     text = "\n\n".join(
         skill.exchange(rng, language, "held_out").messages[-1].content
@@ -142,10 +141,8 @@ def quantized_cost(full: Path) -> float:
     )
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "cria-Q4_K_M.gguf"
-        params = lib.llama_model_quantize_default_params()
-        params.ftype = lib.LLAMA_FTYPE_MOSTLY_Q4_K_M
-        if lib.llama_model_quantize(str(full).encode(), str(small).encode(), params):
-            raise SystemExit(f"llama.cpp does not quantize {full}")
+        if command_line(["quantize", str(full), str(small), "--type", "Q4_K_M", "--json"]):
+            raise SystemExit(f"{full} is not quantized")
         with pronk.load(str(full)) as before, pronk.load(str(small)) as after:
             return after.perplexity(text).perplexity / before.perplexity(text).perplexity
 
