@@ -156,6 +156,8 @@ def main() -> None:
     parser.add_argument("--only", default="", help="tests whose name has this in it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if not any(options.only in test.name for test in TESTS):
+        parser.error(f"no test has {options.only!r} in its name, expected part of {', '.join(t.name for t in TESTS)}")
     scores, ended, asked = [], 0, 0
     with pronk.load(options.model) as llama:
         for test in TESTS:
