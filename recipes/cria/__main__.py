@@ -18,7 +18,7 @@ from pathlib import Path
 
 from recipes.cria import corpus as corpora
 from recipes.cria import plan as plans
-from recipes.cria import tokenizer
+from recipes.cria import tokenizer, words
 from recipes.cria.plan import Plan
 
 _SHIPPED = Path(__file__).parents[2] / "src/pronk/models/cria.gguf"
@@ -76,7 +76,9 @@ def _check_plan(plan: Plan, work: Path) -> None:
 def _tokenizer(plan: Plan, work: Path) -> bytes:
     path = work / "tokenizer.model"
     _once(path, lambda part: part.write_bytes(
-        tokenizer.train(corpora.texts(plan), plan.model.vocab_size - plans.SPECIAL_TOKENS)
+        tokenizer.train(
+            corpora.texts(plan), plan.model.vocab_size - plans.SPECIAL_TOKENS, words.chinese_characters()
+        )
     ))  # fmt: skip
     return path.read_bytes()
 

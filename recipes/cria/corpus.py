@@ -1,7 +1,7 @@
 """The corpus: exchanges strung into conversations, as token ids with the places that count in the loss.
 
 A stage's corpus is made in shards, each from a seed of its own, so that it is the same on any number of processes. On
-disk a corpus is one .npz: all ids in a row, a byte for each that says whether the loss counts its prediction, and
+disk a corpus is one .npz: all ids in a row, a byte for each that says how much its prediction weighs in the loss, and
 where each conversation ends.
 """
 
@@ -43,6 +43,12 @@ SYSTEM_PROMPTS: dict[Language, tuple[str, ...]] = {
 }  # fmt: skip
 _SHARD_TOKENS = 500_000
 
+# What a token weighs in the loss. A verdict is five tokens after two hundred; much of a story is chance.
+_WEIGHTS = {"stories": 5, "guard": 150}
+_CALL_WEIGHT = 14
+_SAID_WEIGHT = 8
+_HEARD_WEIGHT = 2  # where what the assistant does not say counts at all
+
 
 @dataclass(frozen=True)
 class Conversation:
@@ -51,14 +57,15 @@ class Conversation:
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     prose: str = ""
+    weights: tuple[int, ...] = ()  # of the assistant's messages
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Ids of one conversation; `counts[i]` says that ids[i] is to be predicted from those before it."""
+    """Ids of one conversation; `weights[i]` is what the prediction of ids[i] from those before it weighs, 0 nothing."""
 
     ids: NDArray[np.uint16]
-    counts: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ class Corpus:
     """`ends[i]` is the index after the last id of conversation i."""
 
     ids: NDArray[np.uint16]
-    counts: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
     ends: NDArray[np.int64]
 
     def __len__(self) -> int:
@@ -75,19 +82,19 @@ class Corpus:
     def conversation(self, index: int) -> Encoded:
         start = int(self.ends[index - 1]) if index else 0
         end = int(self.ends[index])
-        return Encoded(self.ids[start:end], self.counts[start:end])
+        return Encoded(self.ids[start:end], self.weights[start:end])
 
-    def counted(self, members: Sequence[int]) -> int:
-        """Ids of these conversations that count in the loss."""
-        return sum(int(self.conversation(member).counts.sum()) for member in members)
+    def weight(self, members: Sequence[int]) -> int:
+        """What these conversations weigh in the loss."""
+        return sum(int(self.conversation(member).weights.sum()) for member in members)
 
     def save(self, path: Path) -> None:
-        np.savez(path, ids=self.ids, counts=self.counts, ends=self.ends)
+        np.savez(path, ids=self.ids, weights=self.weights, ends=self.ends)
 
     @classmethod
     def load(cls, path: Path) -> Corpus:
         with np.load(path) as arrays:
-            return cls(arrays["ids"], arrays["counts"], arrays["ends"])
+            return cls(arrays["ids"], arrays["weights"], arrays["ends"])
 
 
 def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
@@ -97,29 +104,50 @@ def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
     if drawn < plan.prose:
         return Conversation(prose=stories.prose(rng, language))
     if drawn < plan.prose + plan.guard:
-        return Conversation(guard.exchange(rng, language, "train").messages)
+        return _joined([guard.exchange(rng, language, "train")])
     if drawn < plan.prose + plan.guard + plan.tools:
         return _with_tools(rng, language, plan)
     if drawn < plan.prose + plan.guard + plan.tools + plan.drills:
-        return Conversation(_joined(rng, language, [_sum(rng, language) for _ in range(rng.randint(8, 20))]))
+        return _with_system(rng, language, _joined([_sum(rng, language) for _ in range(rng.randint(8, 20))]))
     turns = [_spoken(rng, language, plan) for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
-    return Conversation(_joined(rng, language, turns))
+    return _with_system(rng, language, _joined(turns))
+
+
+def copies(rng: random.Random, chat: ChatFormat) -> Encoded:
+    """Runs of random tokens that come again and again: all that can be known of them is what followed last time.
+
+    Copying is what names, things and arguments take most, and nothing teaches it faster.
+    """
+    tokenizer: Tokenizer = chat.tokenizer  # type: ignore[attr-defined]
+    special = tokenizer.special_ids
+    bos, eos = special["<|begin_of_text|>"], special["<|end_of_text|>"]
+    runs = [[rng.randrange(bos) for _ in range(rng.randint(2, 7))] for _ in range(rng.randint(3, 24))]
+    again = [rng.choice(runs) for _ in range(rng.randint(len(runs), 2 * len(runs) + 8))]
+    ids, weights = [bos], [0]
+    for run in runs:
+        ids += run
+        weights += [0] * len(run)
+    for run in again:
+        ids += run
+        weights += [0] + [_SAID_WEIGHT] * (len(run) - 1)
+    return Encoded(np.array([*ids, eos], np.uint16), np.array([*weights, 0], np.uint8))
 
 
 def encode(chat: ChatFormat, conversation: Conversation, plain_loss: bool) -> Encoded:
     """`plain_loss` counts all but the first id; otherwise what the assistant says and the token that ends its turn."""
-    special = chat.tokenizer.special_ids  # type: ignore[attr-defined]
     tokenizer: Tokenizer = chat.tokenizer  # type: ignore[attr-defined]
+    special = tokenizer.special_ids
     if conversation.prose:
         ids = [*tokenizer.encode(conversation.prose, bos=True), special["<|end_of_text|>"]]
-        spoken = [False] + [True] * (len(ids) - 1)
+        weights = [_WEIGHTS["stories"]] * len(ids)
     else:
         header = _header(tokenizer)
         ids = chat.encode(conversation.messages, conversation.tools)[: -len(header)]
-        spoken = _spoken_places(ids, header, frozenset({special["<|eot_id|>"], special["<|eom_id|>"]}))
-    counts = np.ones(len(ids), np.uint8) if plain_loss else np.array(spoken, np.uint8)
-    counts[0] = 0
-    return Encoded(np.array(ids, np.uint16), counts)
+        ends = frozenset({special["<|eot_id|>"], special["<|eom_id|>"]})
+        heard = _HEARD_WEIGHT if plain_loss else 0
+        weights = _weights(ids, header, ends, conversation.weights, heard)
+    weights[0] = 0
+    return Encoded(np.array(ids, np.uint16), np.array(weights, np.uint8))
 
 
 def make(plan: Plan, stage: CorpusPlan, salt: str, tokenizer_file: bytes, processes: int = 1) -> Corpus:
@@ -163,7 +191,7 @@ def _with_tools(rng: random.Random, language: Language, plan: CorpusPlan) -> Con
             turns.append(_spoken(rng, language, plan))
         else:
             turns.append(tools.exchange(rng, language, "train", box))
-    return Conversation(_joined(rng, language, turns), box)
+    return _with_system(rng, language, replace(_joined(turns), tools=box))
 
 
 def _sum(rng: random.Random, language: Language) -> Exchange:
@@ -177,11 +205,18 @@ def _spoken(rng: random.Random, language: Language, plan: CorpusPlan) -> Exchang
     return SKILLS[name].exchange(rng, language, "train")
 
 
-def _joined(rng: random.Random, language: Language, turns: Sequence[Exchange]) -> tuple[Message, ...]:
-    messages = tuple(message for turn in turns for message in turn.messages)
-    if rng.random() < 0.15 and messages[0].role != "system":
-        return (Message("system", rng.choice(SYSTEM_PROMPTS[language])), *messages)
-    return messages
+def _joined(turns: Sequence[Exchange]) -> Conversation:
+    said = [(turn, message) for turn in turns for message in turn.messages if message.role == "assistant"]
+    weights = (_CALL_WEIGHT if message.tool_calls else _WEIGHTS.get(turn.skill, _SAID_WEIGHT) for turn, message in said)
+    return Conversation(tuple(message for turn in turns for message in turn.messages), weights=tuple(weights))
+
+
+def _with_system(rng: random.Random, language: Language, conversation: Conversation) -> Conversation:
+    """Sometimes with a system message before it."""
+    if rng.random() < 0.15 and conversation.messages[0].role != "system":
+        system = Message("system", rng.choice(SYSTEM_PROMPTS[language]))
+        return replace(conversation, messages=(system, *conversation.messages))
+    return conversation
 
 
 def _plain_texts(conversation: Conversation) -> Iterator[str]:
@@ -204,16 +239,21 @@ def _header(tokenizer: Tokenizer) -> list[int]:
     ]  # fmt: skip
 
 
-def _spoken_places(ids: Sequence[int], header: Sequence[int], ends: frozenset[int]) -> list[bool]:
-    """Which ids the assistant says: what follows its header, the token that ends the turn included."""
-    spoken, speaking = [False] * len(ids), False
+def _weights(
+    ids: Sequence[int], header: Sequence[int], ends: frozenset[int], said: Sequence[int], heard: int
+) -> list[int]:
+    """What each id weighs: said[i] what follows the assistant's i-th header, the token that ends the turn included;
+    `heard` all else."""
+    weights, turn, speaking = [heard] * len(ids), -1, False
     for index, token in enumerate(ids):
         if not speaking and token == header[-1] and list(ids[index + 1 - len(header) : index + 1]) == list(header):
-            speaking = True
+            speaking, turn = True, turn + 1
         elif speaking:
-            spoken[index] = True
+            weights[index] = said[turn]
             speaking = token not in ends
-    return spoken
+    if turn + 1 != len(said):
+        raise ValueError(f"{turn + 1} turns of the assistant were found, expected {len(said)}")
+    return weights
 
 
 def _shard(job: tuple[Plan, CorpusPlan, str, int, bytes]) -> Corpus:
@@ -222,7 +262,8 @@ def _shard(job: tuple[Plan, CorpusPlan, str, int, bytes]) -> Corpus:
     made: list[Encoded] = []
     total = 0
     while total < tokens:
-        encoded = encode(chat, compose(rng, stage), stage.plain_loss)
+        copying = rng.random() < stage.copies
+        encoded = copies(rng, chat) if copying else encode(chat, compose(rng, stage), stage.plain_loss)
         if len(encoded.ids) <= plan.longest:
             made.append(encoded)
             total += len(encoded.ids)
@@ -231,13 +272,13 @@ def _shard(job: tuple[Plan, CorpusPlan, str, int, bytes]) -> Corpus:
 
 def _corpus(made: Sequence[Encoded]) -> Corpus:
     ends = np.cumsum([len(one.ids) for one in made], dtype=np.int64)
-    return Corpus(np.concatenate([one.ids for one in made]), np.concatenate([one.counts for one in made]), ends)
+    return Corpus(np.concatenate([one.ids for one in made]), np.concatenate([one.weights for one in made]), ends)
 
 
 def _joined_corpora(corpora: Sequence[Corpus]) -> Corpus:
     offsets = np.cumsum([0, *(len(corpus.ids) for corpus in corpora[:-1])], dtype=np.int64)
     return Corpus(
         np.concatenate([corpus.ids for corpus in corpora]),
-        np.concatenate([corpus.counts for corpus in corpora]),
+        np.concatenate([corpus.weights for corpus in corpora]),
         np.concatenate([corpus.ends + offset for corpus, offset in zip(corpora, offsets, strict=True)]),
     )

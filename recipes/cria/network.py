@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pronk.config import ModelConfig
+from recipes.cria import copying
 
-# Small, since the output matrix is the same one: large embeddings would begin by repeating the last token.
-_EMBEDDING_DEVIATION = 0.02
+# Large against AdamW's steps: embeddings of 0.02 lose within fifty steps what tells rare tokens apart, all being pushed
+# down alike. The last norm begins small instead, or the first prediction would always be the last token again.
+_EMBEDDING_DEVIATION = 0.3
+_LAST_NORM = 0.04
 
 
 class Layer(nn.Module):
@@ -53,22 +56,23 @@ class Network(nn.Module):
         self.config = config
         self.embeddings = nn.Parameter(torch.randn(config.vocab_size, config.dim) * _EMBEDDING_DEVIATION)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.n_layers))
-        self.norm = nn.Parameter(torch.ones(config.dim))
+        self.norm = nn.Parameter(torch.full((config.dim,), _LAST_NORM))
         angles = torch.outer(torch.arange(config.context_length), torch.tensor(config.inverse_frequencies()))
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
+        layers = [layer for layer in self.layers if isinstance(layer, Layer)]
+        copying.wire(config, self.embeddings, layers, _EMBEDDING_DEVIATION)
 
-    def forward(self, ids: Tensor, where: Tensor, targets: Tensor) -> Tensor:
-        """The sum of the cross-entropies, in nats. ids (B, T); `where` (N) indexes the B*T positions whose next token
-        counts,
-        `targets` (N). Logits are computed for those alone."""
+    def forward(self, ids: Tensor, where: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The weighted sum of the cross-entropies, in nats. ids (B, T); `where` (N) indexes the B*T positions whose
+        next token counts, `targets` and `weights` (N). Logits are computed for those alone."""
         length = ids.shape[1]
         cos, sin = self.cos[:length], self.sin[:length]
         x = F.embedding(ids, self.embeddings)
         for layer in self.layers:
             x = layer(x, cos, sin)
         x = F.rms_norm(x.flatten(0, 1)[where], (x.shape[-1],), self.norm, self.config.norm_eps)  # (N, D)
-        return F.cross_entropy(F.linear(x, self.embeddings).float(), targets, reduction="sum")
+        return F.cross_entropy(F.linear(x, self.embeddings).float(), targets, reduction="none") @ weights
 
     def matrices(self) -> list[dict[str, Any]]:
         """What Muon trains, in its groups: the weights of the layers that multiply, with the parts that are fused."""

@@ -10,18 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pronk.config import ModelConfig
+from pronk.config import ModelConfig, RopeScaling
 
 SPECIAL_TOKENS = 256  # Llama 3's, after the ranks
 
 
 @dataclass(frozen=True)
 class CorpusPlan:
-    """One stage's text. `prose` is the share of plain stories, told without being asked for; `plain_loss` counts every
-    token in the loss, otherwise only what the assistant says counts."""
+    """One stage's text. `prose` is the share of plain stories, told without being asked for; `copies` that of random
+    tokens which come again. `plain_loss` counts every token in the loss, otherwise only what the assistant says."""
 
     tokens: int
     prose: float
+    copies: float
     guard: float
     tools: float
     drills: float  # many sums in a row: a sum is short, and takes practice
@@ -32,15 +33,14 @@ class CorpusPlan:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """One pass over a corpus. Rates rise over `warmup` steps and fall to zero over the last `cooldown` of the pass."""
+    """One pass over a corpus. Rates rise over `warmup` steps, and fall in a straight line to `end` of themselves."""
 
     name: str
     corpus: CorpusPlan
     matrix_rate: float  # Muon, for the matrices of the layers
     other_rate: float  # AdamW, for the embeddings and the norms
     warmup: int
-    cooldown: float
-    start: float = 0.0  # the share of the rate that the warm-up starts from
+    end: float
 
 
 @dataclass(frozen=True)
@@ -57,56 +57,61 @@ class Plan:
 def _model(layers: int, vocabulary: int) -> ModelConfig:
     return ModelConfig(
         dim=256, n_layers=layers, n_heads=8, n_kv_heads=4, head_dim=32, ffn_dim=768, vocab_size=vocabulary,
-        context_length=1024, rope_theta=10000.0, tied_output=True,
+        context_length=1024, rope_theta=500000.0, tied_output=True,
+        rope_scaling=RopeScaling("llama3", factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                 original_context=8192),
     )  # fmt: skip
 
 
 def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
+    shares = {"stories": 0.19, "questions": 0.48, "arithmetic": 0.17, "talk": 0.16}
+    turns = (3, 4, 5, 6, 7, 8)
     return (
         StagePlan(
             name="pretrain",
             corpus=CorpusPlan(
                 pretrain,
-                prose=0.12,
-                guard=0.10,
-                tools=0.18,
+                prose=0.04,
+                copies=0.10,
+                guard=0.08,
+                tools=0.16,
                 drills=0.05,
-                shares={"stories": 0.16, "questions": 0.42, "arithmetic": 0.24, "talk": 0.18},
+                shares=shares,
                 plain_loss=True,
-                tool_turns=(1, 2, 3, 4, 5),
+                tool_turns=turns,
             ),
-            matrix_rate=0.02,
+            matrix_rate=0.008,
             other_rate=0.004,
             warmup=warmup,
-            cooldown=0.3,
+            end=0.7,
         ),
         StagePlan(
             name="finetune",
             corpus=CorpusPlan(
                 finetune,
-                prose=0.02,
-                guard=0.09,
-                tools=0.10,
-                drills=0.06,
-                shares={"stories": 0.16, "questions": 0.50, "arithmetic": 0.18, "talk": 0.16},
+                prose=0.0,
+                copies=0.02,
+                guard=0.13,
+                tools=0.17,
+                drills=0.05,
+                shares=shares,
                 plain_loss=False,
-                tool_turns=(3, 4, 5, 6, 7, 8),
+                tool_turns=turns,
             ),
-            matrix_rate=0.008,
-            other_rate=0.0016,
-            warmup=warmup,
-            cooldown=0.8,
-            start=0.3,
+            matrix_rate=0.0056,
+            other_rate=0.0028,
+            warmup=0,
+            end=0.0,
         ),
     )
 
 
 FULL = Plan(
     model=_model(layers=6, vocabulary=4096),
-    stages=_stages(pretrain=9_000_000, finetune=13_000_000, warmup=100),
-    batch_tokens=5120,
+    stages=_stages(pretrain=4_500_000, finetune=16_500_000, warmup=60),
+    batch_tokens=7680,
     longest=1000,
-    tokenizer_texts=60_000,
+    tokenizer_texts=30_000,
     held_back_tokens=60_000,
 )
 SMOKE = Plan(

@@ -25,7 +25,7 @@ from recipes.cria.muon import Muon
 from recipes.cria.network import Network
 from recipes.cria.plan import Plan, StagePlan
 
-_SMALL_BATCH = 1536  # tokens, padding included
+_SMALL_BATCH = 1280  # tokens, padding included
 _ROUND = 16  # lengths are padded to multiples of it
 _WINDOW = 4096  # conversations that are sorted by length together
 _LOG_STEPS = 10
@@ -46,6 +46,7 @@ class Inputs:
     ids: torch.Tensor  # (B, T)
     where: torch.Tensor  # (N) places in B*T whose next id counts
     targets: torch.Tensor  # (N)
+    weights: torch.Tensor  # (N) of their losses
 
 
 def has_gpu() -> bool:
@@ -113,13 +114,13 @@ class Trainer:
 
     @torch.no_grad()
     def measure(self, corpus: Corpus) -> float:
-        """The mean loss a token, in nats, over a corpus."""
-        sums = torch.zeros(2)  # of losses, of tokens that count
+        """The weighted mean of the loss, in nats, over a corpus."""
+        sums = torch.zeros(2)  # of losses, of weights
         for step in batches(corpus, self.plan.batch_tokens, random.Random(0)):
             for small in _share(step):
                 inputs = self._inputs(corpus, small)
-                loss = self._forward(inputs.ids, inputs.where, inputs.targets)
-                sums += torch.tensor([float(loss), len(inputs.targets)])
+                loss = self._forward(inputs.ids, inputs.where, inputs.targets, inputs.weights)
+                sums += torch.tensor([float(loss), float(inputs.weights.sum())])
         together.add_up([sums])
         return float(sums[0] / sums[1])
 
@@ -127,11 +128,11 @@ class Trainer:
         for optimizer, peak in ((self._matrices, stage.matrix_rate), (self._others, stage.other_rate)):
             for group in optimizer.param_groups:
                 group["lr"] = peak * rate
-        count, total = sum(corpus.counted(small.members) for small in step), torch.zeros(1)
+        weight, total = sum(corpus.weight(small.members) for small in step), torch.zeros(1)
         for small in _share(step):
             inputs = self._inputs(corpus, small)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-                loss = self._forward(inputs.ids, inputs.where, inputs.targets) / count
+                loss = self._forward(inputs.ids, inputs.where, inputs.targets, inputs.weights) / weight
             loss.backward()
             total += loss.detach().cpu()
         together.add_up([total, *self._gradients()])
@@ -151,15 +152,16 @@ class Trainer:
 
     def _inputs(self, corpus: Corpus, small: SmallBatch) -> Inputs:
         ids = torch.zeros(len(small.members), small.length, dtype=torch.long)
-        where, targets = [], []
+        where, targets, weights = [], [], []
         for row, member in enumerate(small.members):
             conversation = corpus.conversation(member)
             tokens = torch.from_numpy(conversation.ids.astype("int64"))
             ids[row, : len(tokens)] = tokens
-            places = torch.from_numpy(conversation.counts[1:].nonzero()[0])  # an id is predicted one place earlier
+            places = torch.from_numpy(conversation.weights[1:].nonzero()[0])  # an id is predicted one place earlier
             where.append(places + row * small.length)
             targets.append(tokens[1:][places])
-        return Inputs(ids.to(self.device), torch.cat(where).to(self.device), torch.cat(targets).to(self.device))
+            weights.append(torch.from_numpy(conversation.weights[1:].astype("float32"))[places])
+        return Inputs(ids.to(self.device), *(torch.cat(parts).to(self.device) for parts in (where, targets, weights)))
 
     def _write_log(self, stage: StagePlan, steps: int, loss: float, rate: float, measured: float | None) -> None:
         line: dict[str, Any] = {
@@ -212,16 +214,26 @@ class Trainer:
         shutil.move(temporary, self._log)
 
 
-def _share(step: Sequence[SmallBatch]) -> Sequence[SmallBatch]:
-    """What this process does of a step."""
-    return step[together.rank() :: together.count()]
+def _share(step: Sequence[SmallBatch]) -> list[SmallBatch]:
+    """What this process does of a step: the longest batches are given out first, each to who has least."""
+    loads, mine = [0.0] * together.count(), []
+    for small in sorted(step, key=_cost, reverse=True):
+        least = loads.index(min(loads))
+        loads[least] += _cost(small)
+        if least == together.rank():
+            mine.append(small)
+    return mine
+
+
+def _cost(small: SmallBatch) -> float:
+    """Of a batch, in tokens without attention, which costs as much as all else where conversations are 2,500 long."""
+    return len(small.members) * small.length * (1 + small.length / 2500)
 
 
 def schedule(stage: StagePlan, step: int, steps: int) -> float:
-    """The share of the peak rate at a step: a rise, a plateau, and a straight fall to zero."""
-    rise = stage.start + (1 - stage.start) * (step + 1) / stage.warmup
-    fall = (steps - step) / max(1.0, steps * stage.cooldown)
-    return min(rise, 1.0, fall)
+    """The share of the peak rate at a step: a rise, and a straight fall over the whole pass."""
+    rise = (step + 1) / stage.warmup if stage.warmup else 1.0
+    return min(rise, 1 - (1 - stage.end) * step / steps)
 
 
 def batches(corpus: Corpus, tokens: int, rng: random.Random) -> list[list[SmallBatch]]:

@@ -88,6 +88,12 @@ def word(rng: random.Random, language: Language, split: Split) -> str:
     return _until(split, lambda: _made_word(rng, language))
 
 
+def chinese_characters() -> frozenset[str]:
+    """Every character that a Chinese name, place, word, thing or animal is made of, on either side."""
+    entries = (entry.rpartition("|")[2].replace("{}", "") for entries in _lists("zh").values() for entry in entries)
+    return frozenset("".join(entries))
+
+
 def a(noun: str) -> str:
     """The noun with its indefinite article."""
     vowel = noun[0].lower() in "aeio" or (noun[0].lower() == "u" and noun[:3] not in ("uni", "uku"))

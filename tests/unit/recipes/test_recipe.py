@@ -18,7 +18,7 @@ from pronk.text.tokenizers import build_tokenizer
 from recipes.cria import __main__ as recipe
 from recipes.cria import corpus as corpora
 from recipes.cria import plan as plans
-from recipes.cria import tokenizer
+from recipes.cria import tokenizer, words
 from recipes.cria.corpus import Conversation
 
 torch = pytest.importorskip("torch")
@@ -30,7 +30,7 @@ from recipes.cria.network import Network  # noqa: E402
 
 @pytest.fixture(scope="module")
 def tokenizer_file() -> bytes:
-    return tokenizer.train(corpora.texts(plans.SMOKE), 768)
+    return tokenizer.train(corpora.texts(plans.SMOKE), 768, words.chinese_characters())
 
 
 @pytest.fixture(scope="module")
@@ -113,12 +113,28 @@ def test_what_is_trained_is_what_pronk_runs(tokenizer_file: bytes, tmp_path: Pat
     tokens = torch.tensor([ids])
     with torch.no_grad():
         expected = [
-            -float(network(tokens, torch.tensor([place]), torch.tensor([following])))
+            -float(network(tokens, torch.tensor([place]), torch.tensor([following]), torch.ones(1)))
             for place, following in enumerate(ids[1:])
         ]
     with pronk.load(tmp_path / "full.gguf") as llama:
         scored = [entry.logprob for entry in llama.score(ids)[1:]]
     np.testing.assert_allclose(scored, expected, atol=2e-3)
+
+
+def test_a_new_network_copies_what_followed_last_time() -> None:
+    """Before any training: of runs of random tokens that come again, the token of last time is the likeliest by far."""
+    torch.manual_seed(2)
+    config = replace(plans.FULL.model, n_layers=2)
+    network = Network(config)
+    ids = random.Random(6).sample(range(3000), 60)
+    tokens = torch.tensor([ids + ids])
+    places = torch.arange(60, 119)  # their next ids have all been seen once
+    with torch.no_grad():
+        copied, other = (
+            float(network(tokens, places, targets, torch.ones(59))) / 59
+            for targets in (tokens[0, 61:], torch.randint(3000, 4000, (59,)))
+        )
+    assert copied < other - 1.5
 
 
 def test_orthogonal_matrices_have_singular_values_near_one() -> None:
@@ -129,13 +145,25 @@ def test_orthogonal_matrices_have_singular_values_near_one() -> None:
         assert float(values.max()) < 1.3
 
 
-def test_rates_rise_hold_and_fall() -> None:
-    stage = replace(plans.FULL.stages[0], warmup=10, cooldown=0.5)
+def test_rates_rise_and_fall() -> None:
+    stage = replace(plans.FULL.stages[0], warmup=10, end=0.5)
     rates = [training.schedule(stage, step, 100) for step in range(100)]
     assert rates[0] == pytest.approx(0.1)
-    assert rates[10:50] == [1.0] * 40
-    assert 0 < rates[-1] < 0.05
-    assert rates[50:] == sorted(rates[50:], reverse=True)
+    assert rates[:9] == sorted(rates[:9])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.505)
+
+
+def test_every_batch_of_a_step_is_some_processs_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = [training.SmallBatch(tuple(range(count)), 1280 // count) for count in (1, 2, 3, 5, 8, 13, 40)]
+    monkeypatch.setattr(training.together, "count", lambda: 3)
+    shares = []
+    for rank in range(3):
+        monkeypatch.setattr(training.together, "rank", lambda rank=rank: rank)
+        shares.append(training._share(step))
+    assert sorted(batch.length for share in shares for batch in share) == sorted(batch.length for batch in step)
+    costs = [sum(map(training._cost, share)) for share in shares]
+    assert max(costs) < 2 * min(costs)
 
 
 def test_batches_have_every_conversation_once(tokenizer_file: bytes) -> None:
@@ -165,17 +193,33 @@ def test_only_what_the_assistant_says_counts(tokenizer_file: bytes) -> None:
         Message("tool", '{"temperature": 21}', tool_call_id="call"),
         Message("assistant", "It is 21 degrees."),
     )
-    encoded = corpora.encode(chat, Conversation(messages, (tool,)), plain_loss=False)
+    encoded = corpora.encode(chat, Conversation(messages, (tool,), weights=(9, 3)), plain_loss=False)
     reader = build_tokenizer(tiktoken_file.read(tokenizer_file))
     special = {token: text for text, token in reader.special_ids.items()}
     said = "".join(
         special.get(token) or reader.decode([token])
-        for token, counts in zip(encoded.ids.tolist(), encoded.counts.tolist(), strict=True)
-        if counts
+        for token, weight in zip(encoded.ids.tolist(), encoded.weights.tolist(), strict=True)
+        if weight
     )
     call = '{"type": "function", "name": "get_weather", "parameters": {"city": "Rome"}}'
     assert said == f"<|python_tag|>{call}<|eom_id|>It is 21 degrees.<|eot_id|>"
-    assert not encoded.counts[0]
+    assert not encoded.weights[0]
+    assert encoded.weights.tolist().count(3) == 1 + len(reader.encode("It is 21 degrees.", bos=False))
+
+
+def test_turns_and_their_weights_have_to_fit(tokenizer_file: bytes) -> None:
+    messages = (Message("user", "Hi"), Message("assistant", "Hello."))
+    with pytest.raises(ValueError, match="1 turns of the assistant were found, expected 2"):
+        corpora.encode(corpora.load_chat(tokenizer_file), Conversation(messages, weights=(1, 1)), plain_loss=True)
+
+
+def test_what_counts_of_copies_has_come_before(tokenizer_file: bytes) -> None:
+    encoded = corpora.copies(random.Random(4), corpora.load_chat(tokenizer_file))
+    ids, weights = encoded.ids.tolist(), encoded.weights.tolist()
+    pairs = list(itertools.pairwise(ids))
+    counted = [place for place, weight in enumerate(weights) if weight]
+    assert len(counted) > 10
+    assert all(pairs[place - 1] in pairs[: place - 1] for place in counted)
 
 
 def test_tokens_join_no_digits_and_only_a_space_to_a_word(tokenizer_file: bytes) -> None:
@@ -187,6 +231,22 @@ def test_tokens_join_no_digits_and_only_a_space_to_a_word(tokenizer_file: bytes)
     assert mixed == []
     for text in ('{"city": "Zürich", "n": 47}', "小羊驼说：“你好！” 12+30=42"):
         assert reader.decode(reader.encode(text, bos=False)) == text
+
+
+def test_a_name_is_the_same_tokens_in_any_company(tokenizer_file: bytes) -> None:
+    reader = build_tokenizer(tiktoken_file.read(tokenizer_file))
+
+    def cut(text: str) -> list[int]:
+        return reader.encode(text, bos=False)
+
+    rng = random.Random(5)
+    for _ in range(50):
+        name = words.name(rng, "zh", "held_out")
+        assert cut(f"叫{name}的") == cut("叫") + cut(name) + cut("的")
+        name = words.name(rng, "en", "held_out")
+        spaced = cut(f"called {name}")[len(cut("called")) :]
+        assert spaced in (cut(" ") + cut(name), cut(f" {name}"))
+        assert len(spaced) == 1 or spaced[1:] == cut(name)
 
 
 def test_curves_show_both_stages(tmp_path: Path) -> None:
