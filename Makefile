@@ -27,7 +27,7 @@ format: .venv/.tools
 	$(BIN)/clang-format -i $(filter-out CMakeLists.txt pyproject.toml,$(CPP))
 
 bench: .venv/.tools .venv/.peers
-	$(BIN)/python benchmarks/cpu_vs_llama_cpp.py
+	$(BIN)/python benchmarks/cpu_vs_peers.py --rows prefill,decode --types F16,Q8_0,Q4_K_M
 
 # Trains the built-in model again, from nothing: under three hours on two cores. Killed, it goes on where it was.
 cria: .venv/.tools

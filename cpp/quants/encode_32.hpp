@@ -37,6 +37,7 @@ void encode_centred(const float* values, const float* importance, float middle, 
     const Vec16 inverse = broadcast(inverse_of(d.value));
     const Vec16 nearest[2] = {levels.nearest(mul(group.x[0], inverse)), levels.nearest(mul(group.x[1], inverse))};
     to_bytes<2>(nearest, middle, q);
+    d = to_scale(d.value * stretch(block, d.value * project(group, nearest).xl), block);
   }
   put_half(out.d, d);
 }
@@ -79,6 +80,14 @@ void encode_offset(const float* values, const float* importance, float top, cons
     m = to_half(reduce_add(rest) / reduce_add(weight), block);
     affine_levels(group, d.value, m.value, top, levels);
     to_bytes<2>(levels, 0.0f, q);
+    Vec16 product = zero();
+    for (int v = 0; v < 2; ++v) {
+      const Vec16 written = add(mul(broadcast(d.value), levels[v]), broadcast(m.value));
+      product = add(product, mul(group.w[v], mul(group.x[v], written)));
+    }
+    const float longer = stretch(block, reduce_add(product));
+    d = to_scale(d.value * longer, block);
+    m = to_half(m.value * longer, block);
   }
   put_half(out.d, d);
   put_half(out.m, m);

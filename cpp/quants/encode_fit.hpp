@@ -254,6 +254,24 @@ float error_of(const Group<V>& group, const Vec16* levels, float scale) {
   return reduce_add(sum);
 }
 
+// --- no shrinking ---
+
+// The least squared error shrinks: there sum(w * x * y) is sum(w * y * y) for what is written, y, and so less than
+// sum(w * x * x) by the error. Rounding errors of many weights average out in a product; this does not, and is the same
+// in every matrix of every layer. So each search ends with what y is to be multiplied with for sum(w * x * y) to be
+// sum(w * x * x). The levels of least error stay the best: their angle to x is the least.
+template <int kValues>
+float stretch(const Plain<kValues>& block, float xy) {
+  Vec16 sum = zero();
+  for (int i = 0; i < kValues; i += 16) {
+    const Vec16 x = load(block.x + i);
+    sum = add(sum, mul(mul(x, x), load(block.w + i)));
+  }
+  const float xx = reduce_add(sum);
+  if (!(xy > 0.0f)) return 1.0f;
+  return xx < 2.0f * xy ? xx / xy : 2.0f;  // a block that is mostly lost is not worth more
+}
+
 // --- a group's scale and offset: x is about scale * q + offset, with q from 0 to `top` ---
 
 struct Affine {

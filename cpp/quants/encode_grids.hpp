@@ -424,9 +424,11 @@ bool fit_grid_block(const float* values, const float* importance, float part, fl
     curvatures[g] = fit.ll;
   }
   out.d = to_scale(start_odd_scale(scales, curvatures, Form::kTopScale) / part, block.plain);
+  double xl = 0.0;
   for (int turn = 0; turn < 2; ++turn) {
     const float d = out.d.value * part;
-    double xl = 0.0, ll = 0.0;
+    double ll = 0.0;
+    xl = 0.0;
     for (int g = 0; g < kGroups; ++g) {
       const int first = Form::kValues * g;
       if (turn == 0) {
@@ -443,6 +445,8 @@ bool fit_grid_block(const float* values, const float* importance, float part, fl
     if (turn == 1 || !(xl > 0.0 && ll > 0.0)) break;
     out.d = to_scale(static_cast<float>(xl / ll) / part, block.plain);
   }
+  const float longer = stretch(block.plain, out.d.value * part * static_cast<float>(xl));
+  out.d = to_scale(out.d.value * longer, block.plain);
   return true;
 }
 

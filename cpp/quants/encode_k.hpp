@@ -56,8 +56,10 @@ void fit_scaled_block(const Plain<256>& block, const Levels& levels, const Ladde
   for (int g = 0; g < kGroups; ++g) {
     out.scale[g] = clamp(round(clamp(scales[g] * inverse_of(out.d.value), -1000.0f, 1000.0f)), whole.low, whole.high);
   }
+  double xl = 0.0;
   for (int turn = 0; turn < kRounds; ++turn) {
-    double xl = 0.0, ll = 0.0;
+    double ll = 0.0;
+    xl = 0.0;
     for (int g = 0; g < kGroups; ++g) {
       const auto group = group_at<V>(block, 16 * V * g);
       float least = 3e38f, chosen = out.scale[g];
@@ -87,6 +89,8 @@ void fit_scaled_block(const Plain<256>& block, const Levels& levels, const Ladde
     if (d.half == out.d.half) break;
     out.d = d;
   }
+  const float longer = stretch(block, out.d.value * static_cast<float>(xl));
+  out.d = to_scale(out.d.value * longer, block);
 }
 
 // --- scales and mins: x = d * s * q - dmin * m, s and m from 0 to `whole`, q from 0 to `top` ---
@@ -190,8 +194,9 @@ void fit_affine_block(const Plain<256>& block, float top, float whole, const Lad
     out.scale[g] = round(clamp(scales[g] * inverse_of(out.d.value), 0.0f, whole));
     out.min[g] = round(clamp(mins[g] * inverse_of(out.dmin.value), 0.0f, whole));
   }
+  NormalEquations equations;
   for (int turn = 0; turn < kRounds; ++turn) {
-    NormalEquations equations;
+    equations = {};
     for (int g = 0; g < kGroups; ++g) {
       const auto group = group_at<V>(block, 16 * V * g);
       Vec16 q[V];
@@ -206,6 +211,10 @@ void fit_affine_block(const Plain<256>& block, float top, float whole, const Lad
     out.d = new_d;
     out.dmin = new_dmin;
   }
+  const float xy = out.d.value * static_cast<float>(equations.xu) - out.dmin.value * static_cast<float>(equations.xm);
+  const float longer = stretch(block, xy);
+  out.d = to_scale(out.d.value * longer, block);
+  out.dmin = to_scale(out.dmin.value * longer, block);
 }
 
 // --- the blocks ---

@@ -27,11 +27,11 @@ inline void encode_iq4_nl(const float* values, const float* importance, std::uin
   const auto group = group_at<2>(block, 0);
   const IQ4Levels levels;
   const Scale d = to_scale(fit_scale(group, levels, kIQ4Ladder).scale(), block);
-  put_half(out.d, d);
+  const Vec16 inverse = broadcast(inverse_of(d.value));
+  const Vec16 nearest[2] = {levels.nearest(mul(group.x[0], inverse)), levels.nearest(mul(group.x[1], inverse))};
+  put_half(out.d, to_scale(d.value * stretch(block, d.value * project(group, nearest).xl), block));
   alignas(64) float level[32];
-  for (int v = 0; v < 2; ++v) {
-    store(level + 16 * v, levels.nearest(mul(group.x[v], broadcast(inverse_of(d.value)))));
-  }
+  for (int v = 0; v < 2; ++v) store(level + 16 * v, nearest[v]);
   std::uint8_t q[32];
   for (int i = 0; i < 32; ++i) q[i] = iq4_place(level[i]);
   put_nibbles(q, out.q);

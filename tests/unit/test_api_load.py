@@ -1,7 +1,10 @@
-"""pronk.load on a trained model: the documented text, streamed, batched, scored; and what load refuses."""
+"""pronk.load on trained models: the text that stories260K's page documents; what the built-in model says, whichever way
+it is computed; and what load refuses."""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,31 @@ import pronk
 from pronk.errors import BackendError, ChatFormatError, CheckpointError, RequestError
 from pronk.text.messages import Message
 from support.stories import documented_text, stories_folder
+
+SURE = ("Hello!", "Who are you?", "What is 12 + 30?", "你是谁？")  # answers that roundings do not sway
+
+
+@pytest.fixture(scope="module")
+def cria() -> Iterator[pronk.Llama]:
+    with pronk.load("cria") as llama:
+        yield llama
+
+
+def answers(llama: pronk.Llama) -> list[str]:
+    return [llama.chat(question, temperature=0, max_tokens=40).text for question in SURE]
+
+
+@pytest.fixture(scope="module")
+def expected(cria: pronk.Llama) -> list[str]:
+    said = answers(cria)
+    assert "cria" in said[1]
+    return said
+
+
+@pytest.fixture(scope="module")
+def story(cria: pronk.Llama) -> str:
+    """In the built-in model's own words."""
+    return "\n".join(c.text for c in cria.complete("Once upon a time,", n=3, seed=1, max_tokens=120, echo=True))
 
 
 @pytest.fixture(scope="module")
@@ -32,24 +60,85 @@ def test_greedy_text_is_the_documented_one(llama: pronk.Llama, shared_data: Path
     assert whole.timings.decode_tokens_per_second > 0
 
 
-@pytest.mark.parametrize("options", [{"token_budget": 1, "max_sequences": 1}, {"token_budget": 16}, {"pages": 16}])
+@pytest.fixture(scope="module")
+def alone(cria: pronk.Llama) -> dict[tuple[int, ...], tuple[int, ...]]:
+    """Prompts and what they are answered with, one after the other."""
+    questions = (*SURE, "Tell me a story about a llama named Nelda.", "What is RoPE?")
+    prompts = [tuple(cria.chat_format.encode([Message("user", question)])) for question in questions]
+    said = {prompt: cria.complete(prompt, temperature=0, max_tokens=48).token_ids for prompt in prompts}
+    assert len(set(said.values())) == len(questions)
+    return said
+
+
+@pytest.mark.parametrize("options", [{"token_budget": 1, "max_sequences": 1}, {"token_budget": 16}, {"pages": 8}])
 def test_the_text_depends_on_no_setting_of_the_engine(
-    llama: pronk.Llama, stories_file: Path, options: dict[str, Any]
+    alone: dict[tuple[int, ...], tuple[int, ...]], options: dict[str, Any]
 ) -> None:
-    prompts = ["Once upon a time, there was a big dog", "Lily", "Tom and Tim went to the park. They", "One day"]
-    expected = llama.complete(prompts, temperature=0, max_tokens=120)
-    with pronk.load(stories_file, **options) as other:
-        found = other.complete(prompts, temperature=0, max_tokens=120)
-    assert [c.token_ids for c in found] == [c.token_ids for c in expected]
-    alone = [llama.complete(prompt, temperature=0, max_tokens=120).text for prompt in prompts]
-    assert alone == [c.text for c in expected]
+    with pronk.load("cria", context=256, **options) as other:
+        together = other.complete(list(alone), temperature=0, max_tokens=48)
+    assert [c.token_ids for c in together] == list(alone.values())
 
 
-def test_threads_get_the_answers_that_they_would_get_alone(llama: pronk.Llama) -> None:
-    prompts = [f"{name} saw a {thing}" for name in ("Tom", "Lily", "Ben") for thing in ("cat", "red ball")]
-    alone = [llama.complete(prompt, seed=3, max_tokens=60).text for prompt in prompts]
-    with ThreadPoolExecutor(len(prompts)) as pool:
-        assert list(pool.map(lambda prompt: llama.complete(prompt, seed=3, max_tokens=60).text, prompts)) == alone
+def test_threads_get_the_answers_that_they_would_get_alone(cria: pronk.Llama) -> None:
+    def ask(name: str) -> str:
+        return cria.chat(f"Tell me a story about a llama named {name}.", seed=3, max_tokens=40).text
+
+    names = ("Tom", "Lily", "Ben", "Nelda")
+    alone = [ask(name) for name in names]
+    assert len(set(alone)) == len(names)
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert list(pool.map(ask, names)) == alone
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "q8_0"])
+def test_a_cache_of_another_type_changes_numbers_and_not_answers(
+    cria: pronk.Llama, expected: list[str], story: str, kv_type: Any
+) -> None:
+    with pronk.load("cria", kv_type=kv_type) as other:
+        assert answers(other) == expected
+        found, exact = other.perplexity(story, window=64).perplexity, cria.perplexity(story, window=64).perplexity
+    assert found != exact
+    assert found == pytest.approx(exact, rel=0.05)
+
+
+def test_both_backends_say_the_same(expected: list[str]) -> None:
+    pytest.importorskip("torch")
+    with pronk.load("cria", backend="torch") as other:
+        assert other.chat(SURE[1], temperature=0, max_tokens=40).text == expected[1]
+
+
+@pytest.mark.parametrize("narrow", [{"temperature": 0.01}, {"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}])
+def test_a_sampler_that_leaves_one_token_is_greedy(
+    cria: pronk.Llama, expected: list[str], narrow: dict[str, Any]
+) -> None:
+    wide = {"temperature": 5.0, "top_p": 1.0, "max_tokens": 40, "seed": 7}
+    assert cria.chat(SURE[1], **wide).text != expected[1]
+    assert cria.chat(SURE[1], **{**wide, **narrow}).text == expected[1]
+
+
+def test_a_stop_string_cuts_what_would_have_been_said(cria: pronk.Llama, expected: list[str]) -> None:
+    whole = expected[1]
+    for at in (1, 6, 11):  # wherever the tokens begin and end
+        stop = whole[at : at + 5]
+        stream = cria.chat(SURE[1], temperature=0, stop=stop, stream=True)
+        assert "".join(piece.text for piece in stream) == stream.result.text == whole.partition(stop)[0]
+        assert stream.result.stopped_by == stop
+
+
+def test_what_it_would_say_is_likely_and_its_words_in_disorder_are_not(cria: pronk.Llama, story: str) -> None:
+    words = story.split()
+    random.Random(0).shuffle(words)
+    shuffled = " ".join(words)
+    assert 10 * cria.perplexity(story, window=64).perplexity < cria.perplexity(shuffled, window=64).perplexity
+    own, other = ([score.logprob for score in cria.score(text)[1:]] for text in (story, shuffled))
+    assert sum(own) / len(own) > sum(other) / len(other) + 2
+
+
+def test_a_scored_answer_has_the_log_probabilities_that_it_was_said_with(cria: pronk.Llama) -> None:
+    prompt = cria.chat_format.encode([Message("user", "Tell me a story.")])
+    said = cria.complete(prompt, seed=2, temperature=1.0, max_tokens=40, logprobs=0)
+    scores = cria.score([*prompt, *said.token_ids])
+    assert [s.logprob for s in scores[len(prompt) :]] == [s.logprob for s in said.logprobs]
 
 
 def test_the_context_is_the_models_unless_asked_for_less(llama: pronk.Llama, stories_file: Path) -> None:
@@ -62,21 +151,9 @@ def test_the_context_is_the_models_unless_asked_for_less(llama: pronk.Llama, sto
         pronk.load(stories_file, context=513)
 
 
-def test_score_and_perplexity_agree(llama: pronk.Llama, shared_data: Path) -> None:
+def test_the_perplexity_of_a_text_like_those_it_learned_from(llama: pronk.Llama, shared_data: Path) -> None:
     text = (shared_data / "text" / "tinystories_sample.txt").read_text(encoding="utf-8")[:2000]
-    found = llama.perplexity(text, window=128)
-    assert 2 < found.perplexity < 20
-    scores = llama.score(text[:300])
-    assert scores[0].logprob is None
-    assert all(score.logprob is not None and score.logprob <= 0 for score in scores[1:])
-
-
-def test_both_backends_say_the_same(llama: pronk.Llama, stories_file: Path) -> None:
-    pytest.importorskip("torch")
-    with pronk.load(stories_file, backend="torch", kv_type="f32") as other:
-        prompt = "Once upon a time, there was a"
-        found = other.complete(prompt, temperature=0, max_tokens=30)
-        assert found.text == llama.complete(prompt, temperature=0, max_tokens=30).text
+    assert 2 < llama.perplexity(text, window=128).perplexity < 20
 
 
 def test_a_base_model_has_no_chat_format(llama: pronk.Llama) -> None:

@@ -1,4 +1,4 @@
-// Rows of float32 to blocks of GGUF's types, with the least weighted squared error that the search finds.
+// Rows of float32 to blocks of GGUF's types, with the levels of least weighted squared error that the search finds.
 #pragma once
 
 #include <cstdint>

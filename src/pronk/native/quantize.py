@@ -1,4 +1,4 @@
-"""Values -> blocks of GGUF's types, searched for the least weighted squared error.
+"""Values -> blocks of GGUF's types, searched for the levels of least weighted squared error.
 
 The bytes do not depend on the number of threads, nor on the instruction set.
 """

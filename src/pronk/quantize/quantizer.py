@@ -27,7 +27,7 @@ from pronk.tensors.types import TensorType
 
 _FLOATS = (types.F32, types.F16, types.BF16)
 _CHUNK = 1 << 24  # values of a tensor that are decoded, and encoded, at a time: 64 MB
-_REVISION = 1  # of the encoders' results: what an older one began is not continued
+_REVISION = 2  # of the encoders' results: what an older one began is not continued
 
 Progress = Callable[[str, TensorType, int, int], None]  # tensor, its new type, bytes written and in all
 

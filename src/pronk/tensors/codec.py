@@ -33,8 +33,9 @@ def encode(
     array: NDArray[np.floating], kind: TensorType, importance: NDArray[np.floating] | None = None
 ) -> NDArray[np.uint8]:
     """Values (..., columns) -> flat bytes of `kind`: F32, F16 and BF16 rounded to nearest, ties to even; Q8_0 as
-    llama.cpp rounds it; blocks of every other type with the least squared error found. `importance` (columns), not
-    negative, weighs each column's squared error; the float types and Q8_0 have no choice that it could sway.
+    llama.cpp rounds it; blocks of every other type with the levels of least squared error found, at a scale that keeps
+    their length (least squares would shrink them). `importance` (columns), not negative, weighs each column's squared
+    error; the float types and Q8_0 have no choice that it could sway.
 
     The result may share the array's memory. A finite value too large for F16 becomes infinite. Raises CheckpointError
     for a type that cannot be written, columns that are no whole blocks, and, in a quantized type, a value that is

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pronk.checkpoints.open import open_checkpoint
 from pronk.cli import main
 
 TEXT = "ba be bi bo bu do di da " * 60
@@ -35,18 +36,22 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
-def test_quantize_compare_and_report(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantize_compare_and_chat(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target, page = tmp_path / "a.gguf", tmp_path / "a.html"
-    words = ("quantize", "random:tiny:F16", target, "--type", "Q8_0", "-f", text, "-c", 64, "--report", page)
+    matrices = [len(tensor.shape) == 2 for tensor in open_checkpoint("cria").tensors.values()]
+    words = ("quantize", "cria", target, "--type", "Q6_K", "--allow-requantize", "-f", text, "-c", 64, "--report", page)
     facts = run_json(capsys, *words)
-    assert [(row["type"], row["tensors"]) for row in facts["rows"]] == [("Q8_0", 30), ("F32", 9)]
+    rows = [("Q6_K", matrices.count(True)), ("F32", matrices.count(False))]
+    assert [(row["type"], row["tensors"]) for row in facts["rows"]] == rows
     assert facts["bytes"] == target.stat().st_size
-    assert facts["bits_per_weight"] == pytest.approx(8.52, abs=0.01)
+    assert facts["bits_per_weight"] == pytest.approx(6.58, abs=0.03)
     assert page.read_text().count("<svg") == 2
-    compared = run_json(capsys, "compare", "random:tiny:F16", target, target, "-f", text, "-c", 64)
+    compared = run_json(capsys, "compare", "cria", target, target, "-f", text, "-c", 64)
     assert [row["kl"] for row in compared["models"]] == [facts["cost"]["kl"]] * 2
     assert "exists; choose another" in fail(capsys, *words)
     assert main(["show", str(target)]) == 0
+    capsys.readouterr()
+    assert "cria" in run_json(capsys, "chat", target, "-p", "Who are you?", "--temperature", 0)["text"]
 
 
 def test_the_plan_is_shown_without_writing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,16 +155,24 @@ def test_verbs_run_with_a_q8_0_cache(
 ) -> None:
     if backend == "torch":
         pytest.importorskip("torch", reason="the torch extra is not installed")
-    (tmp_path / "text").write_text("the quick brown fox")
+    text = "Once upon a time, there was a llama."
+    (tmp_path / "text").write_text(text)
     more = {
-        "chat": ("-p", "hi", "-n", "3"),
+        "chat": ("-p", "Who are you?", "--temperature", "0"),
         "complete": ("-p", "hi", "-n", "3"),
-        "score": ("-p", "hello"),
+        "score": ("-p", text),
         "perplexity": ("-f", str(tmp_path / "text"), "-c", "8"),
         "bench": ("-p", "8", "-n", "2", "-r", "1"),
     }[verb]
-    assert main([verb, "random:tiny", "--kv-type", "q8_0", "--backend", backend, *more]) == 0
-    assert capsys.readouterr().out
+    arguments = (verb, "cria", "--backend", backend, *more)
+    found = run_json(capsys, *arguments, "--kv-type", "q8_0")
+    if verb == "chat":
+        assert "cria" in found["text"]
+    if verb in ("score", "perplexity"):
+        measure = "logprob" if verb == "score" else "perplexity"
+        exact = run_json(capsys, *arguments)
+        assert found[measure] != exact[measure]
+        assert found[measure] == pytest.approx(exact[measure], rel=0.1)
 
 
 def test_bench_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import pronk
 from pronk.backends import make_backend
+from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.open import open_checkpoint
 from pronk.checkpoints.random import random_checkpoint
 from pronk.errors import RequestError
 from pronk.model.llama import load_model
 from pronk.model.perplexity import PAGE, perplexity
 from pronk.quantize import compare, report, texts
+from pronk.tensors import codec, types
+from pronk.tensors.lazy import LazyTensor
 
 TEXT = "ba be bi bo bu do di da " * 40
 
@@ -32,6 +39,31 @@ def test_a_model_does_not_differ_from_itself() -> None:
     assert not same.shift.any()
     assert (same.perplexity_ratio, same.perplexity_ratio_stderr) == (1.0, 0.0)
     assert same.tokens == 3 * 31
+
+
+def rounded(source: Checkpoint, type: str) -> Checkpoint:
+    """All matrices in this type."""
+    kind = types.by_name(type)
+    tensors = {
+        name: LazyTensor(name, tensor.shape, kind, functools.partial(codec.encode, tensor.array(), kind))
+        if len(tensor.shape) == 2
+        else tensor
+        for name, tensor in source.tensors.items()
+    }
+    return replace(source, tensors=tensors)
+
+
+def test_fewer_bits_of_a_trained_model_are_a_larger_difference() -> None:
+    """On what it says itself, where it is sure; the factors are in fact near ten."""
+    base = open_checkpoint("cria")
+    with pronk.load("cria") as cria:
+        said = cria.complete("Once upon a time,", n=3, seed=1, max_tokens=120, echo=True)
+    windows = texts.windows(base, "\n".join(c.text for c in said), 64, 4)
+    models = [base, *(rounded(base, type) for type in ("Q6_K", "Q4_0", "Q2_K"))]
+    same, six, four, two = compare.compare(base, models, make_backend("cpu"), windows)
+    assert same.kl.max() == 0.0
+    assert 0 < 3 * six.kl.mean() < four.kl.mean() < two.kl.mean() / 3
+    assert six.agrees.mean() > max(0.9, two.agrees.mean())
 
 
 def test_perplexity_is_that_of_the_perplexity_verb() -> None:
