@@ -44,7 +44,7 @@ SYSTEM_PROMPTS: dict[Language, tuple[str, ...]] = {
 _SHARD_TOKENS = 500_000
 
 # What a token weighs in the loss. A verdict is five tokens after two hundred; much of a story is chance.
-_WEIGHTS = {"stories": 5, "guard": 150}
+_WEIGHTS = {"stories": 5, "guard": 40}
 _CALL_WEIGHT = 14
 _SAID_WEIGHT = 8
 _HEARD_WEIGHT = 2  # where what the assistant does not say counts at all

@@ -107,7 +107,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
 
 
 FULL = Plan(
-    model=_model(layers=6, vocabulary=4096),
+    model=_model(layers=4, vocabulary=4096),
     stages=_stages(pretrain=4_500_000, finetune=16_500_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
