@@ -80,10 +80,10 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 plain_loss=True,
                 tool_turns=turns,
             ),
-            matrix_rate=0.008,
-            other_rate=0.004,
+            matrix_rate=0.016,
+            other_rate=0.02,
             warmup=warmup,
-            end=0.7,
+            end=0.75,
         ),
         StagePlan(
             name="finetune",
@@ -98,8 +98,8 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 plain_loss=False,
                 tool_turns=turns,
             ),
-            matrix_rate=0.0056,
-            other_rate=0.0028,
+            matrix_rate=0.012,
+            other_rate=0.015,
             warmup=0,
             end=0.0,
         ),
@@ -108,7 +108,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=4_500_000, finetune=16_500_000, warmup=60),
+    stages=_stages(pretrain=8_000_000, finetune=40_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,
