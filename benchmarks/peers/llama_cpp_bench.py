@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 
 import llama_cpp.llama_cpp as lib
 import numpy as np
+from bench_script import parser, row
 
 CHUNK = 512
 
@@ -96,24 +96,15 @@ def measure(
             work(depth, tokens)
             if timed:
                 speeds.append(tokens * sequences / (time.perf_counter() - start))
-        label = name + (f" @ d{depth}" if depth else "") + (f" x{sequences}" if sequences > 1 else "")
-        rows.append({"test": label, "median": statistics.median(speeds), "min": min(speeds), "max": max(speeds)})
+        rows.append(row(name, depth, sequences, speeds))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("file")
-    parser.add_argument("-p", type=int, default=512)
-    parser.add_argument("-n", type=int, default=128)
-    parser.add_argument("-d", type=int, default=0)
-    parser.add_argument("-b", type=int, default=1)
-    parser.add_argument("-r", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repack", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--flash", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--first-token", action="store_true", help="open, decode eight tokens, exit")
-    args = parser.parse_args()
+    options = parser(first_token="open, decode eight tokens, exit")
+    options.add_argument("--repack", action=argparse.BooleanOptionalAction, default=True)
+    options.add_argument("--flash", action=argparse.BooleanOptionalAction, default=True)
+    args = options.parse_args()
     context = Context(
         args.file,
         threads=args.threads,

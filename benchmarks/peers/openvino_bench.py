@@ -8,13 +8,12 @@ usage: openvino_bench.py FILE [-p 512] [-n 128] [-d 0] [-b 1] [-r 3] [--threads 
 
 from __future__ import annotations
 
-import argparse
 import json
-import statistics
 
 import numpy as np
 import openvino
 import openvino_genai
+from bench_script import parser, row
 
 
 class Pipeline:
@@ -42,7 +41,6 @@ def measure(
     """llama-bench's tests, but that tg follows on one token at least, and samples greedily."""
     if prompt and depth:
         raise SystemExit("a prompt after other tokens is not measured here")
-    suffix = (f" @ d{depth}" if depth else "") + (f" x{sequences}" if sequences > 1 else "")
     rows: list[dict[str, object]] = []
     pipeline.generate(32, sequences, 2)
     for name, count in ((f"pp{prompt}", prompt), (f"tg{decode}", decode)):
@@ -55,24 +53,14 @@ def measure(
             else:
                 _, seconds = pipeline.generate(max(depth, 1), sequences, count + 1)
             speeds.append(count * sequences / seconds)
-        rows.append(
-            {"test": name + suffix, "median": statistics.median(speeds), "min": min(speeds), "max": max(speeds)}
-        )
+        rows.append(row(name, depth, sequences, speeds))
     return rows
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("file")
-    parser.add_argument("-p", type=int, default=512)
-    parser.add_argument("-n", type=int, default=128)
-    parser.add_argument("-d", type=int, default=0)
-    parser.add_argument("-b", type=int, default=1)
-    parser.add_argument("-r", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--sdpa", action="store_true", help="plain attention instead of its paged one")
-    parser.add_argument("--first-token", action="store_true", help="open, read eight tokens, make one, exit")
-    args = parser.parse_args()
+    options = parser(first_token="open, read eight tokens, make one, exit")
+    options.add_argument("--sdpa", action="store_true", help="plain attention instead of its paged one")
+    args = options.parse_args()
     pipeline = Pipeline(args.file, threads=args.threads, sdpa=args.sdpa)
     if args.first_token:
         pipeline.generate(8, 1, 1)

@@ -42,10 +42,10 @@ class Layer(Protocol):
 
 
 def wire(config: ModelConfig, embeddings: Tensor, layers: Sequence[Layer], deviation: float) -> None:
-    """Changes `embeddings` (V, D), of that standard deviation, and the first two layers. A network of one layer cannot
-    copy, and stays as it is."""
+    """Changes `embeddings` (V, D), of that standard deviation, and the first two layers. Raises ValueError where there
+    are fewer."""
     if len(layers) < 2:
-        return
+        raise ValueError(f"a network of {len(layers)} layers cannot be wired to copy, expected at least 2")
     identity, before = round(config.dim * _IDENTITY_END), round(config.dim * _BEFORE)
     frequencies = torch.tensor(config.inverse_frequencies())
     count = (config.dim - before) // config.head_dim

@@ -1,4 +1,4 @@
-"""The corpus: exchanges strung into conversations, as token ids with the places that count in the loss.
+"""The corpus: exchanges strung into conversations, as token ids with what each weighs in the loss.
 
 A stage's corpus is made in shards, each from a seed of its own, so that it is the same on any number of processes. On
 disk a corpus is one .npz: all ids in a row, a byte for each that says how much its prediction weighs in the loss, and
@@ -113,12 +113,11 @@ def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
     return _with_system(rng, language, _joined(turns))
 
 
-def copies(rng: random.Random, chat: ChatFormat) -> Encoded:
+def copies(rng: random.Random, tokenizer: Tokenizer) -> Encoded:
     """Runs of random tokens that come again and again: all that can be known of them is what followed last time.
 
     Copying is what names, things and arguments take most, and nothing teaches it faster.
     """
-    tokenizer: Tokenizer = chat.tokenizer  # type: ignore[attr-defined]
     special = tokenizer.special_ids
     bos, eos = special["<|begin_of_text|>"], special["<|end_of_text|>"]
     runs = [[rng.randrange(bos) for _ in range(rng.randint(2, 7))] for _ in range(rng.randint(3, 24))]
@@ -177,9 +176,14 @@ def texts(plan: Plan) -> Iterator[str]:
 
 
 @cache
+def load_tokenizer(tokenizer_file: bytes) -> Tokenizer:
+    return build_tokenizer(tiktoken_file.read(tokenizer_file))
+
+
+@cache
 def load_chat(tokenizer_file: bytes) -> ChatFormat:
     """cria's chat format: Llama 3.1's, with JSON calls."""
-    return chat_format(build_tokenizer(tiktoken_file.read(tokenizer_file)), variant="llama3.1")
+    return chat_format(load_tokenizer(tokenizer_file), variant="llama3.1")
 
 
 def _with_tools(rng: random.Random, language: Language, plan: CorpusPlan) -> Conversation:
@@ -263,7 +267,11 @@ def _shard(job: tuple[Plan, CorpusPlan, str, int, bytes]) -> Corpus:
     total = 0
     while total < tokens:
         copying = rng.random() < stage.copies
-        encoded = copies(rng, chat) if copying else encode(chat, compose(rng, stage), stage.plain_loss)
+        encoded = (
+            copies(rng, load_tokenizer(tokenizer_file))
+            if copying
+            else encode(chat, compose(rng, stage), stage.plain_loss)
+        )
         if len(encoded.ids) <= plan.longest:
             made.append(encoded)
             total += len(encoded.ids)

@@ -108,14 +108,14 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=8_000_000, finetune=40_000_000, warmup=60),
+    stages=_stages(pretrain=6_000_000, finetune=30_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,
     held_back_tokens=60_000,
 )
 SMOKE = Plan(
-    model=_model(layers=1, vocabulary=1024),
+    model=_model(layers=2, vocabulary=1024),
     stages=_stages(pretrain=20_000, finetune=20_000, warmup=2),
     batch_tokens=2048,
     longest=1000,

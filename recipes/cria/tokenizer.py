@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
@@ -37,23 +37,18 @@ def train(texts: Iterable[str], ranks: int, apart: Collection[str] = ()) -> byte
     tokens = [bytes([value]) for value in range(256)]
     tokens += _characters(kept, round(free * _CHARACTERS), apart)
     tokens += _chinese_words(kept, round(free * _CHINESE_WORDS), apart)
-    left = ranks - len(tokens)
+    left, most_spaced = ranks - len(tokens), round(free * _SPACED)
     pieces = _pieces(kept, left)
-    spaced = _with_space(kept, round(free * _SPACED), frozenset(pieces[: left - round(free * _SPACED)]))
+    spaced = _with_space(kept, most_spaced, frozenset(pieces[: left - most_spaced]))
     tokens += pieces[: left - len(spaced)] + spaced
     if len(tokens) != ranks:
         raise ValueError(f"{len(tokens)} tokens were learnt, expected {ranks}; the texts are too few")
     return b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
 
 
-def chinese(text: str) -> Iterator[str]:
-    """The Chinese characters of a text, in order."""
-    return (match[0] for match in re.finditer(_CHINESE, text))
-
-
 def _characters(texts: Sequence[str], most: int, first: Collection[str]) -> list[bytes]:
     """`first`, then the most frequent. A character is three bytes, so the first two need a token on the way."""
-    counts = Counter(character for text in texts for character in chinese(text))
+    counts = Counter(character for text in texts for character in re.findall(_CHINESE, text))
     made: dict[bytes, None] = {}
     for character in (*sorted(first), *(character for character, _ in counts.most_common())):
         spelt = character.encode()

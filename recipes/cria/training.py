@@ -226,7 +226,7 @@ def _share(step: Sequence[SmallBatch]) -> list[SmallBatch]:
 
 
 def _cost(small: SmallBatch) -> float:
-    """Of a batch, in tokens without attention, which costs as much as all else where conversations are 2,500 long."""
+    """In tokens without attention, which costs about as much as all else where conversations are 2,500 long."""
     return len(small.members) * small.length * (1 + small.length / 2500)
 
 

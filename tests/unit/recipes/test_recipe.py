@@ -104,7 +104,7 @@ def test_another_plan_is_not_taken_for_this_one(tmp_path: Path) -> None:
 def test_what_is_trained_is_what_pronk_runs(tokenizer_file: bytes, tmp_path: Path) -> None:
     """The recipe's own forward pass and pronk's agree on a network whose every weight matters."""
     torch.manual_seed(0)
-    network = Network(replace(plans.SMOKE.model, n_layers=2))
+    network = Network(plans.SMOKE.model)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.05)
@@ -135,6 +135,11 @@ def test_a_new_network_copies_what_followed_last_time() -> None:
             for targets in (tokens[0, 61:], torch.randint(3000, 4000, (59,)))
         )
     assert copied < other - 1.5
+
+
+def test_one_layer_is_too_few_to_copy() -> None:
+    with pytest.raises(ValueError, match="1 layers cannot be wired to copy, expected at least 2"):
+        Network(replace(plans.SMOKE.model, n_layers=1))
 
 
 def test_orthogonal_matrices_have_singular_values_near_one() -> None:
@@ -214,7 +219,7 @@ def test_turns_and_their_weights_have_to_fit(tokenizer_file: bytes) -> None:
 
 
 def test_what_counts_of_copies_has_come_before(tokenizer_file: bytes) -> None:
-    encoded = corpora.copies(random.Random(4), corpora.load_chat(tokenizer_file))
+    encoded = corpora.copies(random.Random(4), corpora.load_tokenizer(tokenizer_file))
     ids, weights = encoded.ids.tolist(), encoded.weights.tolist()
     pairs = list(itertools.pairwise(ids))
     counted = [place for place, weight in enumerate(weights) if weight]
