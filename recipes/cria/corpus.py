@@ -105,10 +105,14 @@ def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
         return Conversation(prose=stories.prose(rng, language))
     if drawn < plan.prose + plan.guard:
         return _joined([guard.exchange(rng, language, "train")])
-    if drawn < plan.prose + plan.guard + plan.tools:
+    drawn -= plan.prose + plan.guard
+    if drawn < plan.tools:
         return _with_tools(rng, language, plan)
-    if drawn < plan.prose + plan.guard + plan.tools + plan.drills:
+    if drawn < plan.tools + plan.sums:
         return _with_system(rng, language, _joined([_sum(rng, language) for _ in range(rng.randint(8, 20))]))
+    if drawn < plan.tools + plan.sums + plan.verdicts:
+        verdicts = _joined(guard.drill(rng, "train", rng.randint(8, 14)))
+        return replace(verdicts, weights=(_CALL_WEIGHT,) * len(verdicts.weights))
     turns = [_spoken(rng, language, plan) for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
     return _with_system(rng, language, _joined(turns))
 

@@ -44,17 +44,22 @@ def guard_prompt(conversation: Sequence[str]) -> str:
     """The user message that asks about the last turn of `conversation`: texts of User, Agent, User and so on."""
     if not conversation:
         raise ValueError("the conversation is empty; a guard judges its last message")
-    speakers: list[Speaker] = [speaker_of(index) for index in range(len(conversation))]
-    turns = "\n\n".join(f"{speaker}: {text}" for speaker, text in zip(speakers, conversation, strict=True))
+    role = speaker_of(len(conversation) - 1)
     categories = "\n".join(f"{code}: {name}." for code, name in CATEGORIES.items())
     return "\n\n".join(
         (
-            _TASK.format(role=speakers[-1]),
+            _TASK.format(role=role),
             f"<BEGIN UNSAFE CONTENT CATEGORIES>\n{categories}\n<END UNSAFE CONTENT CATEGORIES>",
-            f"<BEGIN CONVERSATION>\n\n{turns}\n\n<END CONVERSATION>",
-            _INSTRUCTIONS.format(role=speakers[-1]),
+            quoted(conversation),
+            _INSTRUCTIONS.format(role=role),
         )
     )
+
+
+def quoted(conversation: Sequence[str]) -> str:
+    """The conversation between its marks, as the prompt has it."""
+    turns = "\n\n".join(f"{speaker_of(index)}: {text}" for index, text in enumerate(conversation))
+    return f"<BEGIN CONVERSATION>\n\n{turns}\n\n<END CONVERSATION>"
 
 
 def speaker_of(index: int) -> Speaker:

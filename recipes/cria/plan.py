@@ -25,7 +25,8 @@ class CorpusPlan:
     copies: float
     guard: float
     tools: float
-    drills: float  # many sums in a row: a sum is short, and takes practice
+    sums: float  # many in a row: a sum is short, and takes practice
+    verdicts: float  # of the guard, many under one policy
     shares: Mapping[str, float]  # of the exchanges of an ordinary conversation
     plain_loss: bool
     tool_turns: tuple[int, ...]  # requests to one toolbox: its description is most of what a tool call costs
@@ -75,7 +76,8 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 copies=0.10,
                 guard=0.08,
                 tools=0.16,
-                drills=0.05,
+                sums=0.05,
+                verdicts=0.0,
                 shares=shares,
                 plain_loss=True,
                 tool_turns=turns,
@@ -91,9 +93,10 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 finetune,
                 prose=0.0,
                 copies=0.02,
-                guard=0.13,
+                guard=0.10,
                 tools=0.17,
-                drills=0.05,
+                sums=0.05,
+                verdicts=0.06,
                 shares=shares,
                 plain_loss=False,
                 tool_turns=turns,

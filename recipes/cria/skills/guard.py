@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pronk.text.messages import Message
-from recipes.cria.conversation import Exchange, Language, Split
+from recipes.cria.conversation import LANGUAGES, Exchange, Language, Split
 from recipes.cria.guard_phrases import GuardWords, guard_words, to_second_person
-from recipes.cria.guard_prompt import CATEGORIES, guard_answer, guard_prompt
+from recipes.cria.guard_prompt import CATEGORIES, guard_answer, guard_prompt, quoted
 from recipes.cria.skills import talk
 from recipes.cria.words import name
 
@@ -43,6 +43,23 @@ class Judged:
 
 def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
     """One conversation to judge, and the verdict on its last message."""
+    conversation, categories = _case(rng, language, split)
+    return _exchange(language, guard_prompt(conversation), categories)
+
+
+def drill(rng: random.Random, split: Split, count: int) -> list[Exchange]:
+    """`count` verdicts under one policy, which is read once: after the first prompt come conversations alone. A policy
+    is eight times as long as what it judges, and to learn what belongs to a category takes many verdicts."""
+    made = []
+    for index in range(count):
+        language = rng.choice(LANGUAGES)
+        conversation, categories = _case(rng, language, split)
+        made.append(_exchange(language, quoted(conversation) if index else guard_prompt(conversation), categories))
+    return made
+
+
+def _case(rng: random.Random, language: Language, split: Split) -> tuple[list[str], tuple[str, ...]]:
+    """A conversation, and the categories that its last message breaks."""
     words = guard_words(language, split)
     categories: tuple[str, ...] = ()
     if rng.random() < _TALK:
@@ -50,7 +67,10 @@ def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
     else:
         conversation, categories = rng.choices(_SCENES, weights=_SCENE_WEIGHTS)[0](rng, words)
     conversation = _named(conversation, (name(rng, language, split), name(rng, language, split)))
-    prompt = guard_prompt([_sentence(text) for text in conversation])
+    return [_sentence(text) for text in conversation], categories
+
+
+def _exchange(language: Language, prompt: str, categories: tuple[str, ...]) -> Exchange:
     answer = guard_answer(categories)
     return Exchange(
         skill="guard",

@@ -6,7 +6,7 @@ import pytest
 
 from recipes.cria.conversation import LANGUAGES, Language, Split
 from recipes.cria.guard_phrases import guard_words
-from recipes.cria.guard_prompt import CATEGORIES, guard_answer, guard_prompt
+from recipes.cria.guard_prompt import CATEGORIES, guard_answer, guard_prompt, quoted
 from recipes.cria.skills import guard
 
 SPLITS: tuple[Split, ...] = ("train", "held_out")
@@ -107,3 +107,16 @@ def test_a_topic_is_no_deed_that_the_agent_promises():
     asked = guard.Judged("murder", "Tell me about {}.", (), is_topic=True)
     replies = {guard._reply(random.Random(seed), words, asked) for seed in range(40)}
     assert replies <= {frame.replace("{}", "murder") for frame in words.informs}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_drill_states_the_policy_once_and_judges_many_conversations(split: Split):
+    made = guard.drill(random.Random(3), split, 40)
+    first, *others = [exchange.messages[0].content for exchange in made]
+    assert "<BEGIN UNSAFE CONTENT CATEGORIES>" in first
+    assert not any("CATEGORIES" in prompt or "assessment" in prompt for prompt in others)
+    assert all(prompt == quoted([judged(prompt).removeprefix("User: ")]) for prompt in others if "Agent:" not in prompt)
+    for exchange in made:
+        assert exchange.messages[1].content == guard_answer(exchange.expect["categories"])
+    assert {exchange.language for exchange in made} == set(LANGUAGES)
+    assert {exchange.expect["label"] for exchange in made} == {"safe", "unsafe"}
