@@ -35,7 +35,7 @@ _MARKDOWN = {
     "share": "share",
 }
 _NUMBERS = frozenset(("bytes", "parameters", "threads", "median", "stddev", "share"))  # to the right
-_WIDTHS = {"type": 7, "bytes": 8, "parameters": 8, "backend": 7, "isa": 8, "threads": 7, "median": 10, "stddev": 9}
+_WIDTHS = {"type": 7, "bytes": 8, "parameters": 8, "backend": 7, "isa": 8, "median": 10, "stddev": 9, "limit": 9}
 
 
 @dataclass

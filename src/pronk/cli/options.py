@@ -92,6 +92,7 @@ def positive(text: str) -> int:
     return value
 
 
+_MOST_NUMBERS = 1000
 _RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
 
 
@@ -113,10 +114,12 @@ def _expanded(text: str) -> Iterator[str]:
     number, last, by = int(match[1]), int(match[2]), int(match[4] or 1)
     if number > last:
         raise argparse.ArgumentTypeError(f"range {text!r} ends before it starts; write {last}-{number}")
-    if (match[3] == "*" and (by < 2 or number < 1)) or by < 1:
-        raise argparse.ArgumentTypeError(
-            f"range {text!r} never reaches its end; add 1 or more, or multiply by 2 or more"
-        )
+    if match[3] == "*" and (by < 2 or number < 1):
+        raise argparse.ArgumentTypeError(f"range {text!r} never ends; start at 1 or more and multiply by 2 or more")
+    if by < 1:
+        raise argparse.ArgumentTypeError(f"range {text!r} never ends; add 1 or more")
+    if match[3] != "*" and (last - number) // by >= _MOST_NUMBERS:
+        raise argparse.ArgumentTypeError(f"range {text!r} has more than {_MOST_NUMBERS} numbers; add more at a time")
     while number <= last:
         yield str(number)
         number = number * by if match[3] == "*" else number + by

@@ -55,7 +55,7 @@ def fail(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return captured.err
 
 
-def tests_of(found: list[dict[str, Any]]) -> list[str]:
+def named(found: list[dict[str, Any]]) -> list[str]:
     return [row["test"] for row in found]
 
 
@@ -67,7 +67,7 @@ def test_every_combination_is_a_row(capsys: pytest.CaptureFixture[str]) -> None:
         capsys, "-p", "4,8", "-n", "1", "-d", "0,3", "-b", "1,2", "--threads", "1,2", "--kv-type", "f16,q8_0", "-r", "1"
     )
     one = ["pp4", "pp8", "tg1", "pp4 @ d3", "pp8 @ d3", "tg1 @ d3"]
-    assert tests_of(found) == (one + [f"{test} x2" for test in one]) * 4
+    assert named(found) == (one + [f"{test} x2" for test in one]) * 4
     assert [(row["threads"], row["kv_type"]) for row in found[::12]] == [
         (1, "f16"), (1, "q8_0"), (2, "f16"), (2, "q8_0"),
     ]  # fmt: skip
@@ -92,7 +92,7 @@ def test_numbers_are_written_as_for_llama_bench(
 
 def test_a_prompt_and_decoding_as_one_test(capsys: pytest.CaptureFixture[str]) -> None:
     found = rows(capsys, "-p", "0", "-n", "3", "-pg", "8,2", "-pg", "4,1", "-d", "5", "-r", "1")
-    assert tests_of(found) == ["tg3 @ d5", "pp8+tg2 @ d5", "pp4+tg1 @ d5"]
+    assert named(found) == ["tg3 @ d5", "pp8+tg2 @ d5", "pp4+tg1 @ d5"]
     assert (found[1]["prompt"], found[1]["decode"], found[1]["depth"]) == (8, 2, 5)
 
 
@@ -129,7 +129,7 @@ def test_a_row_says_how_it_was_measured(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_csv_parses_back(capsys: pytest.CaptureFixture[str]) -> None:
     found = list(csv.DictReader(io.StringIO(bench(capsys, *SMALL, "-d", "0,4", "-o", "csv"))))
-    assert tests_of(found) == ["pp8", "tg2", "pp8 @ d4", "tg2 @ d4"]
+    assert named(found) == ["pp8", "tg2", "pp8 @ d4", "tg2 @ d4"]
     for row in found:
         assert {name: row[name] for name in CRIA} == {name: str(value) for name, value in CRIA.items()}
         samples = [float(sample) for sample in row["samples"].split()]
@@ -144,7 +144,7 @@ def test_markdown_parses_back(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert set("".join(rule)) <= set("-:")
     found = [dict(zip(head, line, strict=True)) for line in lines]
-    assert tests_of(found) == ["pp8", "tg2"]
+    assert named(found) == ["pp8", "tg2"]
     facts = {"model": "cria", "type": "Q8_0", "size": "6.1 MB", "params": "5.77 M", "backend": "cpu", "threads": "1"}
     for row in found:
         assert facts.items() <= row.items()
@@ -198,7 +198,7 @@ def test_roofline_says_which_limit_and_what_share(capsys: pytest.CaptureFixture[
     assert [found["threads"] for found in report["peaks"]] == [1, 2]
     for found in report["peaks"]:
         assert min(found["bandwidth"], found["int8"], found["float32"]) > 0
-    assert tests_of(report["rows"]) == ["pp8", "tg2", "pp8+tg2"] * 2
+    assert named(report["rows"]) == ["pp8", "tg2", "pp8+tg2"] * 2
     for row in report["rows"]:
         assert row["limit"] in ("bandwidth", "int8", "float32")
         assert row["share"] == pytest.approx(row["median"] / row["most_tokens_per_second"])
@@ -228,7 +228,8 @@ def test_every_form_has_the_share(form: str, capsys: pytest.CaptureFixture[str])
         (("-b", "1,0"), "0 is less than 1"),
         (("-d", "9-3"), "range '9-3' ends before it starts; write 3-9"),
         (("-d", "0-8*2"), "range '0-8*2' never ends"),
-        (("-d", "1-8+0"), "range '1-8+0' never ends"),
+        (("-d", "1-8+0"), "range '1-8+0' never ends; add 1 or more"),
+        (("-d", "1-99999999999"), "more than 1000 numbers"),
         (("-pg", "512"), "'512' is no PROMPT,DECODE; write two numbers such as 512,128"),
         (("-pg", "8,0"), "'8,0' is no PROMPT,DECODE"),
         (("--kv-type", "f16,q3"), "'q3' is no type of keys and values, expected f16, f32, q8_0"),
