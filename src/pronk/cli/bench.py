@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pronk.cli import options
 from pronk.cli.bench_table import FORMATS, Row, Table
+from pronk.cli.progress_bar import count_bar
 
 if TYPE_CHECKING:
     from pronk.checkpoints.checkpoint import Checkpoint
@@ -71,11 +74,13 @@ def run(args: argparse.Namespace) -> int:
         "kv_type": kv_types,
         "test": [test.name for test in tests],
     }
-    table = Table("json" if args.json else args.output, plan, sys.stdout)
-    passed = False
-    for row in _rows(args, checkpoints, tests, kv_types, threads, peaks):
-        table.add(row)
-        passed = passed or (row.get("limit") == "bandwidth" and row["share"] > 1)
+    form = "json" if args.json else args.output
+    table, passed, total = Table(form, plan, sys.stdout), False, math.prod(len(values) for values in plan.values())
+    with _progress(form) as report:
+        for done, row in enumerate(_rows(args, checkpoints, tests, kv_types, threads, peaks), 1):
+            table.add(row)
+            report(done, total, row["test"])
+            passed = passed or (row.get("limit") == "bandwidth" and row["share"] > 1)
     if passed:
         print("above 100 %: the weights stay in the processor's cache and are not read from memory", file=sys.stderr)
     facts: dict[str, Any] = {"model": args.models[0] if len(checkpoints) == 1 else None, "backend": args.backend}
@@ -83,6 +88,13 @@ def run(args: argparse.Namespace) -> int:
         facts["peaks"] = [{"threads": count, **asdict(found)} for count, found in peaks.items()]
     table.close(facts)
     return 0
+
+
+def _progress(form: str) -> AbstractContextManager[Callable[[int, int, str], None]]:
+    """A bar, where the rows are not seen as they come."""
+    if form == "json" or not sys.stdout.isatty():
+        return count_bar("measuring")
+    return nullcontext(lambda done, total, note: None)
 
 
 def _unique(values: Iterable[T]) -> list[T]:
