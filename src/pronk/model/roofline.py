@@ -2,10 +2,7 @@
 
 A step reads every weight once, whatever its rows, and the keys and values of every sequence; it multiplies each of its
 rows with every matrix, but with the output only the last row of a sequence. An addition is an operation, and so is a
-multiplication. What the operations of norms, activations and sampling
-add is left out: it is less than a hundredth.
-
-Sizes: T tokens in a step, S sequences, H query heads, E head width.
+multiplication. Norms, activations and sampling are left out: they are less than a hundredth of the operations.
 """
 
 from __future__ import annotations
@@ -69,13 +66,14 @@ def steps(config: ModelConfig, tensors: Mapping[str, LazyTensor], workload: Work
     read = [t for t in tensors.values() if config.tied_output or t.name != "tok_embeddings.weight"]
     inner, logits = _products(t for t in read if t.name != output), _products([tensors[output]])
     weights, kv = sum(tensor.nbytes for tensor in read), config.kv_bytes_per_token(kv_type)
+    scores_int8 = kv_type == "q8_0"
     for cached, count in workload.steps():
         visible = count * cached + count * (count + 1) // 2  # positions that the rows of a sequence attend to
-        attention = 4 * config.n_layers * config.n_heads * config.head_dim * visible  # q by k, and weights by v
+        attention = 2 * config.n_layers * config.n_heads * config.head_dim * visible  # q by k; and weights by v as much
         yield Work(
             bytes=weights + workload.sequences * kv * (cached + count),
-            int8=workload.sequences * (count * inner.int8 + logits.int8),
-            float32=workload.sequences * (count * inner.float32 + logits.float32 + attention),
+            int8=workload.sequences * (count * inner.int8 + logits.int8 + attention * scores_int8),
+            float32=workload.sequences * (count * inner.float32 + logits.float32 + attention * (2 - scores_int8)),
         )
 
 

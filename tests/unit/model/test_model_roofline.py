@@ -81,6 +81,14 @@ def test_untied_embeddings_are_not_read() -> None:
     assert found.bytes == checkpoint.nbytes - embeddings + 2 * 4 * 4 * 32 // 32 * 34
 
 
+def test_keys_of_q8_0_are_multiplied_as_int8() -> None:
+    cria, workload = open_checkpoint("cria"), Workload(decode=1, depth=99)
+    (plain,), (rounded,) = works(cria, workload), works(cria, workload, "q8_0")
+    assert plain.float32 == attention(6, 8, 32, 100)
+    assert rounded.float32 == plain.float32 / 2
+    assert rounded.int8 == plain.int8 + plain.float32 / 2
+
+
 def test_the_least_time_is_the_longer_of_reading_and_computing() -> None:
     peaks = Peaks(bandwidth=100, int8=1000, float32=50)
     assert Work(bytes=200, int8=1000, float32=50).least(peaks) == (2, "bandwidth")
