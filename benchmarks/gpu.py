@@ -23,7 +23,7 @@ from pronk.backends import make_backend
 from pronk.checkpoints.convert import convert
 from pronk.checkpoints.open import open_checkpoint
 from pronk.model.llama import load_model
-from pronk.model.speed import measure
+from pronk.model.speed import Workload, measure
 
 Speeds = dict[str, float]
 
@@ -34,8 +34,9 @@ def ours(directory: Path, args: argparse.Namespace) -> Callable[[], Speeds]:
     model = load_model(checkpoint.config, checkpoint.tensors, backend)
 
     def run() -> Speeds:
-        speeds = measure(model, prompt=args.p, decode=args.n, sequences=args.b, repeats=1)
-        return {"prefill": speeds[0].median, "decode": speeds[1].median}
+        tests = [Workload(prompt=args.p, sequences=args.b), Workload(decode=args.n, sequences=args.b)]
+        prefill, decode = measure(model, tests, repeats=1)
+        return {"prefill": prefill.median, "decode": decode.median}
 
     return run
 

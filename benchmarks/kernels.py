@@ -1,5 +1,8 @@
 """Matrix products by tensor type: GB/s of weights read by one row, Gop/s of many rows, and the rows between.
 
+Beside each stands its share of what this machine does at most with the same threads, which is measured first: bytes
+read from memory a second, and products of int8 (of float32 for float types) on data in the L1 cache.
+
 usage: python benchmarks/kernels.py [--types Q4_K,F16] [--rows 1,4,512] [--shape 8192x2048] [--threads N] [--json]
 
 Weights of about --bytes in all are cycled through, so that a product of one row reads memory and not a cache. Each
@@ -17,8 +20,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pronk.native import runtime
+from pronk.native import peaks, runtime
 from pronk.native.matmul import Matrix, linear
+from pronk.native.peaks import Peaks
 from pronk.tensors import types
 from pronk.tensors.types import TensorType
 
@@ -30,6 +34,8 @@ class Result:
     milliseconds: float
     gigabytes_per_second: float
     gigaops_per_second: float
+    share_of_bandwidth: float
+    share_of_products: float  # of int8, or of float32 for float types
 
 
 def make_matrices(kind: TensorType, out: int, cols: int, total_bytes: int) -> list[Matrix]:
@@ -53,7 +59,7 @@ def _ordinary_floats(kind: TensorType, values: NDArray[np.float32]) -> NDArray[n
     return values.view(np.uint8)
 
 
-def measure(kind: TensorType, rows: int, out: int, cols: int, total_bytes: int, seconds: float) -> Result:
+def measure(kind: TensorType, rows: int, out: int, cols: int, total_bytes: int, seconds: float, most: Peaks) -> Result:
     few = rows <= 16
     # One thread's own time does not count what the neighbours take; of several threads only the wall knows.
     clock = time.thread_time if runtime.threads() == 1 else time.perf_counter
@@ -66,12 +72,15 @@ def measure(kind: TensorType, rows: int, out: int, cols: int, total_bytes: int, 
         for matrix in matrices:
             linear(x, [matrix])
         best = min(best, (clock() - start) / len(matrices))
+    bandwidth, products = kind.nbytes((out, cols)) / best, 2 * rows * out * cols / best
     return Result(
         type=kind.name,
         rows=rows,
         milliseconds=best * 1e3,
-        gigabytes_per_second=kind.nbytes((out, cols)) / best / 1e9,
-        gigaops_per_second=2 * rows * out * cols / best / 1e9,
+        gigabytes_per_second=bandwidth / 1e9,
+        gigaops_per_second=products / 1e9,
+        share_of_bandwidth=bandwidth / most.bandwidth,
+        share_of_products=products / (most.int8 if kind.block > 1 else most.float32),
     )
 
 
@@ -90,18 +99,24 @@ def main() -> None:
     out, cols = (int(n) for n in args.shape.split("x"))
     results = []
     print(f"{runtime.isa()}, {runtime.threads()} threads, weights ({out}, {cols})", file=sys.stderr)
-    print(f"{'type':6} {'rows':>5} {'ms':>9} {'GB/s':>7} {'Gop/s':>7}", file=sys.stderr)
+    most = peaks.measure(seconds=args.seconds)
+    print(
+        f"at most {most.bandwidth / 1e9:.1f} GB/s read, {most.int8 / 1e9:.0f} Gop/s int8,"
+        f" {most.float32 / 1e9:.0f} Gop/s float32",
+        file=sys.stderr,
+    )
+    print(f"{'type':7} {'rows':>5} {'ms':>9} {'GB/s':>7} {'share':>5} {'Gop/s':>7} {'share':>5}", file=sys.stderr)
     for name in args.types.split(","):
         for rows in args.rows.split(","):
-            r = measure(types.by_name(name), int(rows), out, cols, int(args.bytes), args.seconds)
+            r = measure(types.by_name(name), int(rows), out, cols, int(args.bytes), args.seconds, most)
             results.append(r)
             print(
-                f"{r.type:6} {r.rows:5} {r.milliseconds:9.3f} {r.gigabytes_per_second:7.1f}"
-                f" {r.gigaops_per_second:7.1f}",
+                f"{r.type:7} {r.rows:5} {r.milliseconds:9.3f} {r.gigabytes_per_second:7.1f} {r.share_of_bandwidth:5.0%}"
+                f" {r.gigaops_per_second:7.1f} {r.share_of_products:5.0%}",
                 file=sys.stderr,
             )
     if args.json:
-        facts = {"isa": runtime.isa(), "threads": runtime.threads(), "shape": [out, cols]}
+        facts = {"isa": runtime.isa(), "threads": runtime.threads(), "shape": [out, cols], "peaks": asdict(most)}
         print(json.dumps({**facts, "results": [asdict(r) for r in results]}))
 
 

@@ -9,11 +9,13 @@
 #include "kernels/layers_impl.hpp"
 #include "kernels/attention_impl.hpp"
 #include "kernels/sampling_impl.hpp"
+#include "kernels/peak_impl.hpp"
+#include "arch/avx512_peaks.hpp"
 // clang-format on
 
 namespace pronk::avx512 {
 
 extern const Kernels table;
-const Kernels table{"avx512", matmul_kernels(), layer_kernels(), sampling_kernels()};
+const Kernels table{"avx512", matmul_kernels(), layer_kernels(), sampling_kernels(), peak_kernels<12>(int8_sum)};
 
 }  // namespace pronk::avx512

@@ -9,11 +9,12 @@
 #include "kernels/layers_impl.hpp"
 #include "kernels/attention_impl.hpp"
 #include "kernels/sampling_impl.hpp"
+#include "kernels/peak_impl.hpp"
 // clang-format on
 
 namespace pronk::portable {
 
 extern const Kernels table;
-const Kernels table{"portable", matmul_kernels(), layer_kernels(), sampling_kernels()};
+const Kernels table{"portable", matmul_kernels(), layer_kernels(), sampling_kernels(), peak_kernels<2>()};
 
 }  // namespace pronk::portable

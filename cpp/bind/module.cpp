@@ -15,6 +15,7 @@ void bind_matmul(nb::module_& m);
 void bind_layers(nb::module_& m);
 void bind_encode(nb::module_& m);
 void bind_sampling(nb::module_& m);
+void bind_peaks(nb::module_& m);
 
 namespace {
 
@@ -44,4 +45,5 @@ NB_MODULE(_core, m) {
   bind_layers(m);
   bind_encode(m);
   bind_sampling(m);
+  bind_peaks(m);
 }

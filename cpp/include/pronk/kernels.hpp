@@ -3,6 +3,7 @@
 
 #include "pronk/layers.hpp"
 #include "pronk/matmul.hpp"
+#include "pronk/peaks.hpp"
 #include "pronk/sampling.hpp"
 
 namespace pronk {
@@ -12,6 +13,7 @@ struct Kernels {
   MatmulKernels matmul;
   LayerKernels layers;
   SamplingKernels sampling;
+  PeakKernels peaks{};  // where an instruction set names none, the portable ones run
 };
 
 // The best table for this CPU, chosen once, or what select_isa asked for (Python does so for PRONK_ISA).

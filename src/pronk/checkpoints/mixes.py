@@ -273,7 +273,13 @@ def mixed(mix: Mix, name: str, config: ModelConfig, *, weighted: bool = True) ->
 
 
 def file_type(tensors: Iterable[LazyTensor]) -> int:
-    """GGUF's general.file_type: the mix or type that most bytes of the matrices speak for."""
+    """GGUF's general.file_type."""
+    kind = told_by(tensors)
+    return kind.file_type if isinstance(kind, Mix) else _FILE_TYPES[kind]
+
+
+def told_by(tensors: Iterable[LazyTensor]) -> Mix | TensorType:
+    """The mix or type that most bytes of the matrices speak for."""
     matrices = [tensor for tensor in tensors if len(tensor.shape) > 1]
     sizes: Counter[TensorType] = Counter()
     for tensor in matrices:
@@ -281,5 +287,5 @@ def file_type(tensors: Iterable[LazyTensor]) -> int:
     main = sizes.most_common(1)[0][0]
     for mix in MIXES.values():
         if main == mix.base and any(t.type == mix.better and ".w2." in t.name for t in matrices):
-            return mix.file_type
-    return _FILE_TYPES[main]
+            return mix
+    return main

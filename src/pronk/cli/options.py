@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "cria"
 
+_KV_TYPE = "keys and values; default: f16"
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -23,17 +27,33 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def add_runtime(parser: argparse.ArgumentParser) -> None:
-    """What goes with every verb that runs a model."""
+def add_runtime(parser: argparse.ArgumentParser, *, lists: bool = False) -> None:
+    """What goes with every verb that runs a model. lists: of threads and of types of keys and values, None where not
+    given."""
     group = parser.add_argument_group("running the model")
     group.add_argument("--backend", choices=("cpu", "torch", "cuda", "mps"), default="cpu", help="default: cpu")
-    group.add_argument("--threads", type=positive, help="default: the physical cores this process may use")
+    threads = "default: the physical cores this process may use"
+    if lists:
+        group.add_argument("--threads", type=several(positive), action="extend", metavar="N", help=threads)
+    else:
+        group.add_argument("--threads", type=positive, help=threads)
     group.add_argument("--ctx", type=positive, help="tokens of context")
-    add_kv_type(group)
+    if lists:
+        group.add_argument("--kv-type", type=_kv_types, action="extend", metavar="TYPE", help=_KV_TYPE)
+    else:
+        add_kv_type(group)
 
 
 def add_kv_type(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help="keys and values; default: f16")
+    parser.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help=_KV_TYPE)
+
+
+def _kv_types(text: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in KV_BYTES:
+            raise argparse.ArgumentTypeError(f"{name!r} is no type of keys and values, expected {', '.join(KV_BYTES)}")
+    return names
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +70,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="may be given several times")
 
 
-def add_json(parser: argparse.ArgumentParser) -> None:
+def add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
 
 
@@ -70,6 +90,39 @@ def positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is less than 1")
     return value
+
+
+_MOST_NUMBERS = 1000
+_RANGE = re.compile(r"(\d+)-(\d+)(?:([+*])(\d+))?")
+
+
+def several(one: Callable[[str], int]) -> Callable[[str], list[int]]:
+    """A type of option that takes numbers as llama-bench does: `512`, `512,2048`, or a range such as `1-4`,
+    `512-2048+512` or `128-1024*2`. Goes with action="extend", so that the option may be given several times too."""
+
+    def numbers(text: str) -> list[int]:
+        return [one(number) for part in text.split(",") for number in _expanded(part)]
+
+    return numbers
+
+
+def _expanded(text: str) -> Iterator[str]:
+    match = _RANGE.fullmatch(text.strip())
+    if match is None:
+        yield text
+        return
+    number, last, by = int(match[1]), int(match[2]), int(match[4] or 1)
+    if number > last:
+        raise argparse.ArgumentTypeError(f"range {text!r} ends before it starts; write {last}-{number}")
+    if match[3] == "*" and (by < 2 or number < 1):
+        raise argparse.ArgumentTypeError(f"range {text!r} never ends; start at 1 or more and multiply by 2 or more")
+    if by < 1:
+        raise argparse.ArgumentTypeError(f"range {text!r} never ends; add 1 or more")
+    if match[3] != "*" and (last - number) // by >= _MOST_NUMBERS:
+        raise argparse.ArgumentTypeError(f"range {text!r} has more than {_MOST_NUMBERS} numbers; add more at a time")
+    while number <= last:
+        yield str(number)
+        number = number * by if match[3] == "*" else number + by
 
 
 def read_text(path: Path) -> str:

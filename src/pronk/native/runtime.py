@@ -42,10 +42,15 @@ def threads() -> int:
     return count
 
 
-def set_threads(count: int) -> None:
+def check_threads(count: int) -> None:
     """Raises BackendError for a count below one or absurdly high."""
     if not 1 <= count <= _MOST_THREADS:
         raise BackendError(f"{count} threads asked for, expected 1 to {_MOST_THREADS}")
+
+
+def set_threads(count: int) -> None:
+    """Raises BackendError as check_threads does."""
+    check_threads(count)
     _core.set_threads(count)
 
 
