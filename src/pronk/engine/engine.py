@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.generation import Generation
+from pronk.engine.interrupts import LetThrough
 from pronk.engine.request import Output, Request
 from pronk.engine.scheduler import Chunk, Scheduler
 from pronk.errors import RequestError
@@ -118,7 +119,8 @@ class Engine:
             wanted.append(generation.wanted_rows(chunk))
         pieces = [(c.sequence.ids[c.start : c.end], c.start, c.sequence.pages) for c in plan]
         batch = make_batch(pieces, self.config.block, wants_logits=wanted)
-        logits = self.model.forward(batch, self.cache)
+        with LetThrough():
+            logits = self.model.forward(batch, self.cache)
         ends = list(accumulate(wanted))
         return [logits[end - count : end] for end, count in zip(ends, wanted, strict=True)]
 

@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 
 from pronk.engine.engine import Engine
+from pronk.engine.interrupts import HeldBack, LetThrough
 from pronk.engine.request import Output, Request
 
-_HEARTBEAT = 1.0  # seconds after which a sleeper looks by itself, should an interrupt have swallowed its wake-up
+_HEARTBEAT = 1.0  # seconds after which a sleeper looks by itself, should its wake-up have been lost
 
 
 class Runner:
@@ -22,8 +23,7 @@ class Runner:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # Guards what follows; the engine belongs to the one who steps. Taken with `with self._lock` only: unlike
-        # Condition's own, that cannot be torn by an interrupt (Ctrl-C).
+        # Guards what follows; the engine belongs to the one who steps.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._stepper: int | None = None  # a thread's ident
@@ -39,19 +39,20 @@ class Runner:
         wanted = list(requests)
         for request in wanted:
             self._engine.check(request)
-        with self._lock:
+        with HeldBack(), self._lock:
             self._boxes.update((request.id, deque()) for request in wanted)
             self._arrivals += wanted
-        return Outputs(self, [request.id for request in wanted])
+            return Outputs(self, [request.id for request in wanted])
 
     def cancel(self, ids: Iterable[str]) -> None:
         """End requests before the next step and free their pages; a last output, "cancelled", says so."""
-        with self._lock:
+        with HeldBack(), self._lock:
             self._cancelled += ids
             self._settle_and_wake()
 
     def wait(self, ids: Iterable[str]) -> list[Output]:
-        """The next outputs of any of these requests, which have not ended. Steps the engine if nobody else does."""
+        """The next outputs of any of these requests, which have not ended. Steps the engine if nobody else does.
+        Whoever calls it holds interrupts back until the outputs are safe."""
         me = threading.get_ident()
         while True:
             try:
@@ -59,7 +60,8 @@ class Runner:
                     if found := self._take(ids):
                         return found
                     if self._stepper not in (None, me):
-                        self._changed.wait(_HEARTBEAT)
+                        with LetThrough():
+                            self._changed.wait(_HEARTBEAT)
                         continue
                     self._stepper = me
                     self._settle()
@@ -74,7 +76,7 @@ class Runner:
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nobody will ask for these outputs any more; what has not ended is cancelled."""
-        with self._lock:
+        with HeldBack(), self._lock:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
 
     def _settle_and_wake(self) -> None:
@@ -117,15 +119,16 @@ class Outputs(Iterator[Output]):
         self._ready: deque[Output] = deque()
 
     def __next__(self) -> Output:
+        with HeldBack():
+            if not self._ready and self._live:
+                self._ready += self._runner.wait(self._live)
         if not self._ready:
-            if not self._live:
-                raise StopIteration
-            self._ready += self._runner.wait(self._live)
-        output = self._ready.popleft()
+            raise StopIteration
+        output = self._ready[0]
         if output.finish_reason:
             self._live.pop(output.request_id, None)
             self._runner.forget([output.request_id])
-        return output
+        return self._ready.popleft()
 
     def cancel(self) -> None:
         """End what is still going on. The last outputs can still be read."""
