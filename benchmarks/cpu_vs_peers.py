@@ -27,6 +27,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -36,16 +37,19 @@ from pathlib import Path
 from typing import Any
 
 from cria_eval import held_out_text
-from peers.comparison import OURS, REFERENCE, Ceilings, Measured, Row, Workload, merged, row_of, tables, work
+from peers.comparison import OURS, REFERENCE, Measured, Row, flags, merged, row_of, tables
 
 import pronk
 from pronk.checkpoints.open import open_checkpoint
-from pronk.native import runtime
+from pronk.model.roofline import roofline
+from pronk.model.speed import Workload
+from pronk.native import peaks, runtime
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("PRONK_BENCH_DIR", HERE / ".cache"))
 PYTHON = sys.executable
 PRONK = [PYTHON, "-m", "pronk"]
+LONGEST = 1800.0  # seconds that an engine may take for one test
 SCORER = HERE.parent / "tests" / "support" / "llama_cpp_peer.py"
 
 TYPES = (
@@ -130,11 +134,14 @@ class Finished:
 
 
 def run(command: list[str]) -> Finished:
-    """A process from start to exit. Raises EngineFailed."""
+    """A process from start to exit; one that hangs is ended. Raises EngineFailed."""
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         start = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors)
+        patience = threading.Timer(LONGEST, process.kill)
+        patience.start()
         _, status, usage = os.wait4(process.pid, 0)
+        patience.cancel()
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -222,11 +229,12 @@ def speed_rows(name: str, speed: Speed, args: argparse.Namespace) -> Iterator[Ro
         label = path.stem if own_file else args.model.removeprefix("random:")
         checkpoint = open_checkpoint(path)
         for workload in speed.workloads:
-            common = [str(path), *workload.flags, "-r", "1", "--threads", str(args.threads)]
+            common = [str(path), *flags(workload), "-r", "1", "--threads", str(args.threads)]
             engines = take_turns(commands(["bench", *common, "--json"], common), args.rounds, whole=False)
             share, ceiling = None, ""
             if engines[OURS].values:
-                share, ceiling = work(checkpoint, workload).share(engines[OURS].median, args.ceilings)
+                best = roofline(checkpoint.config, checkpoint.tensors, workload, "f16", args.peaks)
+                share, ceiling = best.share(engines[OURS].median), best.limit
             yield Row(name, label, kind, workload.name, "tokens/s", engines, share, ceiling)
 
 
@@ -289,7 +297,6 @@ def circumstances(args: argparse.Namespace) -> dict[str, Any]:
         "machine": f"{platform.machine()}, {runtime.isa()}, {runtime.usable_cores()} cores",
         "versions": {"pronk": pronk.__version__, **installed},
         "threads": args.threads,
-        "ceilings": asdict(args.ceilings),
     }
 
 
@@ -304,12 +311,14 @@ def read_rows(path: Path, shared: dict[str, Any]) -> list[Row]:
     return [row_of(row) for row in facts["rows"]]
 
 
-def write_rows(path: Path, shared: dict[str, Any], rows: list[Row]) -> None:
+def write_rows(path: Path, shared: dict[str, Any], most: peaks.Peaks, rows: list[Row]) -> None:
+    """`most`: what the machine did at most when the last of the rows were measured."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    facts = {**shared, "rows": [row.facts() for row in rows]}
+    facts = {**shared, "peaks": asdict(most), "rows": [row.facts() for row in rows]}
     path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     versions = ", ".join(f"{name} {number}" for name, number in shared["versions"].items())
-    head = f"{shared['machine']}, {shared['threads']} threads; {versions}.\n"
+    reached = f"{most.bandwidth / 1e9:.1f} GB/s, {most.int8 / 1e9:.0f} Gop/s int8, {most.float32 / 1e9:.0f} float32"
+    head = f"{shared['machine']}, {shared['threads']} threads, at most {reached}; {versions}.\n"
     path.with_suffix(".md").write_text(f"{head}{left_out()}\n{tables(rows)}", encoding="utf-8")
 
 
@@ -320,7 +329,6 @@ def left_out() -> str:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ceilings = Ceilings()
     parser.add_argument("--rows", default=",".join(ROWS), help="default: all of them")
     parser.add_argument("--types", default="", help="default: all, but for depth and batch " + ", ".join(FEW_TYPES))
     parser.add_argument("--rounds", type=int)
@@ -329,12 +337,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--large-model", help="random:SHAPE, for first-token; default: random:llama-3-8b")
     parser.add_argument("--text", type=Path, help="for perplexity; default: what cria is to write")
     parser.add_argument("--window", type=int, default=512, help="tokens, for perplexity; default: 512")
-    for name, unit, value in (
-        ("bandwidth", "GB/s", ceilings.bandwidth),
-        ("int8", "Gop/s", ceilings.int8),
-        ("float32", "GFLOP/s", ceilings.float32),
-    ):
-        parser.add_argument(f"--{name}", type=float, default=value / 1e9, help=f"the ceiling in {unit}; %(default)s")
     parser.add_argument("--json", type=Path, help="default: benchmarks/results/cpu_vs_peers.json")
     parser.add_argument(
         "--quick", action="store_true", help="tiny models, one round: tries the script, measures nothing"
@@ -348,18 +350,19 @@ def parse() -> argparse.Namespace:
     args.large_model = args.large_model or ("random:tiny" if args.quick else "random:llama-3-8b")
     args.rounds = args.rounds or (1 if args.quick else 3)
     args.json = args.json or (CACHE / "quick.json" if args.quick else HERE / "results" / "cpu_vs_peers.json")
-    args.ceilings = Ceilings(args.bandwidth * 1e9, args.int8 * 1e9, args.float32 * 1e9)
     return args
 
 
 def main() -> None:
     args = parse()
+    runtime.set_threads(args.threads)
+    args.peaks = peaks.measure()
     shared = circumstances(args)
     before = [] if args.quick else read_rows(args.json, shared)
     rows: list[Row] = []
     for row in all_rows(args):
         rows.append(row)
-        write_rows(args.json, shared, merged(before, rows))
+        write_rows(args.json, shared, args.peaks, merged(before, rows))
         print(tables([row]), file=sys.stderr)
     print(f"{left_out()}{tables(rows)}", end="")
 

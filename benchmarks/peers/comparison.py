@@ -5,88 +5,24 @@ No engine runs here and no file is read or written.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.model.speed import Workload
 
 OURS = "pronk"
 REFERENCE = "float reference"
 PERPLEXITY_BAR = 1e-3  # what a type's arithmetic may change of the float reference's perplexity
-CHUNK = 512  # tokens of a prompt that share one reading of the weights, in every engine here
 
 Unit = Literal["tokens/s", "seconds", "perplexity"]
 
 
-@dataclass(frozen=True)
-class Workload:
-    """llama-bench's: a prompt of `prompt` tokens, or `decode` tokens one by one in each of `sequences`; either after
-    `depth` tokens."""
-
-    prompt: int = 0
-    decode: int = 0
-    depth: int = 0
-    sequences: int = 1
-
-    @property
-    def name(self) -> str:
-        test = f"tg{self.decode}" if self.decode else f"pp{self.prompt}"
-        return test + (f" @ d{self.depth}" if self.depth else "") + (f" x{self.sequences}" * (self.sequences > 1))
-
-    @property
-    def flags(self) -> list[str]:
-        sizes = {"-p": self.prompt, "-n": self.decode, "-d": self.depth, "-b": self.sequences}
-        return [word for flag, size in sizes.items() for word in (flag, str(size))]
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """What the machine can do at most: bytes, and operations (an addition is one, a multiplication another), a second.
-
-    The defaults are those of RESULTS.md.
-    """
-
-    bandwidth: float = 28.5e9
-    int8: float = 1340e9
-    float32: float = 330e9
-
-
-@dataclass(frozen=True)
-class Work:
-    """The least that a token costs: bytes read of weights, keys and values; operations of the matrix products.
-
-    Attention's own operations are left out, so the share of a long prompt is a little more than is said.
-    """
-
-    bytes: float
-    operations: float
-    integer: bool
-
-    def share(self, tokens_per_second: float, ceilings: Ceilings) -> tuple[float, str]:
-        """How much of the lower ceiling the speed is, and which one that is."""
-        peak = ("int8", ceilings.int8) if self.integer else ("float32", ceilings.float32)
-        seconds = {"bandwidth": self.bytes / ceilings.bandwidth, peak[0]: self.operations / peak[1]}
-        lowest = max(seconds, key=lambda name: seconds[name])
-        return seconds[lowest] * tokens_per_second, lowest
-
-
-def work(checkpoint: Checkpoint, workload: Workload) -> Work:
-    """Of one token. A prompt's output is computed for its last token alone; a token's embedding is one row."""
-    tied = checkpoint.config.tied_output
-    matrices = [tensor for tensor in checkpoint.tensors.values() if len(tensor.shape) == 2]
-    if not tied:
-        matrices = [tensor for tensor in matrices if tensor.name != "tok_embeddings.weight"]
-    output = "tok_embeddings.weight" if tied else "output.weight"
-    weights = sum(math.prod(t.shape) for t in matrices if workload.decode or t.name != output)
-    quantized = sum(tensor.nbytes for tensor in matrices if tensor.type.block > 1)
-    size = sum(tensor.nbytes for tensor in matrices)
-    together = workload.sequences if workload.decode else min(workload.prompt, CHUNK)
-    attended = workload.depth + workload.decode / 2  # a prompt's tokens share what they read of keys and values
-    kv = checkpoint.config.kv_bytes_per_token() * attended if workload.decode else 0
-    return Work(size / together + kv, 2 * weights, integer=quantized > size / 2)
+def flags(workload: Workload) -> list[str]:
+    """What every engine's bench is asked with."""
+    sizes = {"-p": workload.prompt, "-n": workload.decode, "-d": workload.depth, "-b": workload.sequences}
+    return [word for flag, size in sizes.items() for word in (flag, str(size))]
 
 
 @dataclass(frozen=True)

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 
 from benchmarks.peers.comparison import (
     OURS,
     REFERENCE,
-    Ceilings,
     Measured,
     Row,
     Unit,
-    Work,
-    Workload,
+    flags,
     merged,
     row_of,
     tables,
-    work,
 )
-from pronk.checkpoints.random import random_checkpoint
+from pronk.model.speed import Workload
 
 FAILED = Measured(failure="it said no")
 
@@ -80,30 +76,6 @@ def test_a_row_survives_json_and_takes_the_place_of_its_older_self() -> None:
     assert merged([old, other], [new]) == [new, other]
 
 
-def test_a_share_is_of_the_lower_ceiling() -> None:
-    ceilings = Ceilings(bandwidth=100, int8=1000, float32=200)
-    assert Work(bytes=10, operations=50, integer=True).share(5, ceilings) == (0.5, "bandwidth")
-    assert Work(bytes=1, operations=50, integer=True).share(10, ceilings) == (0.5, "int8")
-    assert Work(bytes=1, operations=50, integer=False).share(2, ceilings) == (0.5, "float32")
-
-
-@pytest.mark.parametrize("shape", ["tiny", "tiny-tied"])
-def test_a_decoded_token_reads_every_matrix_once(shape: str) -> None:
-    checkpoint = random_checkpoint(shape, "Q8_0")
-    names = {"tok_embeddings.weight"} if shape == "tiny" else set()
-    matrices = [t for t in checkpoint.tensors.values() if len(t.shape) == 2 and t.name not in names]
-    alone = work(checkpoint, Workload(decode=2, depth=99))
-    kv = 100 * 2 * 4 * 4 * 32 * 2  # tokens, keys and values, layers, kv heads, width, bytes
-    assert alone == Work(sum(t.nbytes for t in matrices) + kv, 2 * sum(math.prod(t.shape) for t in matrices), True)
-    four = work(checkpoint, Workload(decode=2, depth=99, sequences=4))
-    assert four.bytes - kv == pytest.approx((alone.bytes - kv) / 4)
-    prompt = work(checkpoint, Workload(prompt=2048))
-    assert alone.operations - prompt.operations == 2 * 512 * 256  # the output, for the last token alone
-    assert prompt.bytes == pytest.approx((alone.bytes - kv) / 512)
-
-
-def test_workloads_are_called_what_pronk_bench_calls_them() -> None:
-    assert Workload(prompt=512).name == "pp512"
-    assert Workload(decode=32, depth=2048).name == "tg32 @ d2048"
-    assert Workload(decode=32, sequences=4).name == "tg32 x4"
-    assert Workload(decode=8, sequences=2).flags == ["-p", "0", "-n", "8", "-d", "0", "-b", "2"]
+def test_every_engine_is_asked_alike() -> None:
+    assert flags(Workload(decode=8, sequences=2)) == ["-p", "0", "-n", "8", "-d", "0", "-b", "2"]
+    assert flags(Workload(prompt=512, depth=9)) == ["-p", "512", "-n", "0", "-d", "9", "-b", "1"]
