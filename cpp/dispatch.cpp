@@ -1,5 +1,6 @@
 // Which table of kernels runs: CPU features, as the CPU reports them and the operating system allows them.
 #include <atomic>
+#include <cstddef>
 #include <cstring>
 
 #include "pronk/cpu.hpp"
@@ -10,6 +11,13 @@
 #include <intrin.h>
 #else
 #include <cpuid.h>
+#endif
+#endif
+#ifdef PRONK_ARM
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__linux__)
+#include <sys/auxv.h>
 #endif
 #endif
 
@@ -23,6 +31,14 @@ namespace avx2 {
 extern const Kernels table;
 }
 namespace avx512 {
+extern const Kernels table;
+}
+#endif
+#ifdef PRONK_ARM
+namespace neon {
+extern const Kernels table;
+}
+namespace neon_i8mm {
 extern const Kernels table;
 }
 #endif
@@ -71,6 +87,27 @@ CpuFeatures detect() {
                     && bit(seven.b, 31) && bit(seven.c, 1) && bit(seven.c, 11);                       // VL, VBMI, VNNI
   return features;
 }
+#elif defined(PRONK_ARM) && defined(__APPLE__)
+CpuFeatures detect() {
+  const auto has = [](const char* feature) {
+    int value = 0;
+    std::size_t size = sizeof(value);
+    return sysctlbyname(feature, &value, &size, nullptr, 0) == 0 && value != 0;
+  };
+  CpuFeatures features;
+  features.neon = has("hw.optional.arm.FEAT_DotProd");
+  features.neon_i8mm = features.neon && has("hw.optional.arm.FEAT_I8MM");
+  return features;
+}
+#elif defined(PRONK_ARM) && defined(__linux__)
+CpuFeatures detect() {
+  // Bits of Linux's interface (arch/arm64/include/uapi/asm/hwcap.h), which older headers do not all name.
+  constexpr unsigned long kDotProducts = 1ul << 20, kInt8Matrices = 1ul << 13;
+  CpuFeatures features;
+  features.neon = (getauxval(AT_HWCAP) & kDotProducts) != 0;
+  features.neon_i8mm = features.neon && (getauxval(AT_HWCAP2) & kInt8Matrices) != 0;
+  return features;
+}
 #else
 CpuFeatures detect() {
   return {};
@@ -82,6 +119,10 @@ const Kernels* best() {
 #ifdef PRONK_X86
   if (cpu_features().avx512) return &avx512::table;
   if (cpu_features().avx2) return &avx2::table;
+#endif
+#ifdef PRONK_ARM
+  if (cpu_features().neon_i8mm) return &neon_i8mm::table;
+  if (cpu_features().neon) return &neon::table;
 #endif
   return &portable::table;
 }
@@ -100,6 +141,10 @@ const Kernels* kernels_for(const char* isa) {
 #ifdef PRONK_X86
   if (std::strcmp(isa, "avx2") == 0 && cpu_features().avx2) return &avx2::table;
   if (std::strcmp(isa, "avx512") == 0 && cpu_features().avx512) return &avx512::table;
+#endif
+#ifdef PRONK_ARM
+  if (std::strcmp(isa, "neon") == 0 && cpu_features().neon) return &neon::table;
+  if (std::strcmp(isa, "neon_i8mm") == 0 && cpu_features().neon_i8mm) return &neon_i8mm::table;
 #endif
   return nullptr;
 }

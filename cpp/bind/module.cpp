@@ -24,7 +24,7 @@ void bind_runtime(nb::module_& m) {
   m.def("isa", [] { return std::string(pronk::kernels().isa); });
   m.def("isas", [] {
     std::vector<std::string> runnable;
-    for (const char* isa : {"portable", "neon", "avx2", "avx512"}) {
+    for (const char* isa : {"portable", "neon", "neon_i8mm", "avx2", "avx512"}) {
       if (pronk::kernels_for(isa) != nullptr) runnable.emplace_back(isa);
     }
     return runnable;

@@ -24,6 +24,11 @@ namespace avx512 {
 extern const Encoders encoders;
 }
 #endif
+#ifdef PRONK_ARM
+namespace neon {
+extern const Encoders encoders;
+}
+#endif
 
 namespace {
 
@@ -31,6 +36,9 @@ const Encoders& chosen_encoders() {
 #ifdef PRONK_X86
   if (std::strcmp(kernels().isa, "avx512") == 0) return avx512::encoders;
   if (std::strcmp(kernels().isa, "avx2") == 0) return avx2::encoders;
+#endif
+#ifdef PRONK_ARM
+  if (std::strcmp(kernels().isa, "portable") != 0) return neon::encoders;
 #endif
   return portable::encoders;
 }

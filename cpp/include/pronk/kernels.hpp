@@ -9,7 +9,7 @@
 namespace pronk {
 
 struct Kernels {
-  const char* isa;  // "portable", "avx2", "avx512", "neon"
+  const char* isa;  // "portable", "avx2", "avx512", "neon", "neon_i8mm"
   MatmulKernels matmul;
   LayerKernels layers;
   SamplingKernels sampling;
