@@ -1,4 +1,4 @@
-# chat, test, check, bench, cria: each sets up what it needs in .venv first.
+# chat, test, test-arm, check, bench, cria: each sets up what it needs in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find cpp -name '*.cpp' -o -name '*.hpp') CMakeLists.txt pyproject.toml
@@ -6,13 +6,17 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # What `make chat` talks to. make chat MODEL=path chooses another.
 MODEL ?= cria
 
-.PHONY: chat test check format bench cria clean
+.PHONY: chat test test-arm check format bench cria clean
 
 chat: .venv/.installed
 	@$(BIN)/python -m pronk chat $(MODEL)
 
 test: .venv/.tools .venv/.peers
 	$(BIN)/python -m pytest
+
+# The NEON kernels on a machine that is no ARM, where its packages are (Debian: g++-aarch64-linux-gnu, qemu-user).
+test-arm: .venv/.tools
+	$(BIN)/python -m pytest -rs tests/unit/native/test_cross_arm.py
 
 check: .venv/.tools
 	$(BIN)/ruff check .

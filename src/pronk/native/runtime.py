@@ -1,7 +1,8 @@
 """Which kernels run, and on how many threads.
 
-The environment variables PRONK_ISA (portable, avx2, avx512, neon) and PRONK_THREADS set the starting values, for every
-program that uses the kernels; without them the best instruction set of this CPU and its usable physical cores serve.
+The environment variables PRONK_ISA (portable, avx2, avx512, neon, neon_i8mm) and PRONK_THREADS set the starting values,
+for every program that uses the kernels; without them the best instruction set of this CPU and its usable physical cores
+serve.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _MOST_THREADS = 1024
 
 
 def isa() -> str:
-    """The instruction set whose kernels run: "portable", "avx2", "avx512" or "neon"."""
+    """The instruction set whose kernels run: "portable", "avx2", "avx512", "neon" or "neon_i8mm"."""
     name: str = _core.isa()
     return name
 
