@@ -41,8 +41,10 @@ inline void half_tile_256(const typename Panel256<Unpacker>::Block& panel, int f
   TileSums<kTokens> total = zero_sums<kTokens>();
   for (int g = 0; g < kGroups; ++g) {
     TileSums<kTokens> sums = zero_sums<kTokens>();
-#pragma GCC unroll 2
-    for (int k = kGroup * g; k < kGroup * (g + 1); k += 16) add_products(weights + 16 * k, a + k, x.stride, sums);
+    for (int i = 0; i < kGroup / 16; ++i) {
+      const int k = kGroup * g + 16 * i;
+      add_products(weights + 16 * k, a + k, x.stride, sums);
+    }
     add_scaled(sums, panel.scales[g] + first, total);
   }
   const float* scale = x.int8.scale + at / 256;
