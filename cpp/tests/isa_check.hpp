@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -20,7 +21,7 @@ namespace pronk::check {
 
 // Everything that a kernel has written, in order.
 struct Result {
-  std::vector<float> values;        // equal, or both NaN
+  std::vector<float> values;        // the same bits, or both NaN
   std::vector<std::uint8_t> bytes;  // equal
 
   void add(const float* p, std::size_t count) { values.insert(values.end(), p, p + count); }
@@ -117,7 +118,7 @@ struct Report {
     }
     for (std::size_t i = 0; i < found.values.size(); ++i) {
       const float a = found.values[i], b = expected.values[i];
-      if (a != b && !(std::isnan(a) && std::isnan(b))) {
+      if (std::bit_cast<std::uint32_t>(a) != std::bit_cast<std::uint32_t>(b) && !(std::isnan(a) && std::isnan(b))) {
         return ", value " + std::to_string(i) + " of " + std::to_string(found.values.size()) + ": " +
                std::to_string(a) + ", expected " + std::to_string(b);
       }
