@@ -172,7 +172,7 @@ void check_sampling(Report& report) {
       Guarded<std::int32_t> indices(count);
       const std::int64_t found = kernel.at_least(x.data(), n, 1.5f, indices.data(), n);
       Result result;
-      result.add(&largest, 1);
+      result.values.push_back(largest);
       result.add_bytes(&sums, sizeof(sums));
       result.add(exponentials.data(), count);
       result.add_bytes(&found, sizeof(found));
@@ -185,7 +185,7 @@ void check_sampling(Report& report) {
       report.compare("the maximum of " + std::to_string(count) + " with " + std::to_string(bad), [&] {
         const float largest = kernels().sampling.maximum(wrong.data(), static_cast<std::int64_t>(count));
         Result result;
-        result.add(&largest, 1);
+        result.values.push_back(largest);
         return result;
       });
     }

@@ -51,7 +51,8 @@ def isa_check() -> Path:
     ],
 )
 def test_the_best_kernels_of_a_cpu_are_chosen(isa_check: Path, cpu: str, expected: str) -> None:
-    if cpu not in run(EMULATOR, "-cpu", "help").split():
+    known = subprocess.run([EMULATOR, "-cpu", "help"], capture_output=True, text=True, check=False)  # which exits 1
+    if cpu not in known.stdout.split():
         pytest.skip(f"this {EMULATOR} is too old to know {cpu}")
     assert run(EMULATOR, "-cpu", cpu, isa_check, "--list").strip() == expected
 
