@@ -22,12 +22,9 @@ inline __attribute__((always_inline)) void add_mins(const std::int16_t (*mins)[1
   if constexpr (kLane < 7) add_mins<kLane + 1>(mins, sums, total);
 }
 
-// fma(float(whole), factor * scale, sum)
-inline float32x4_t add_scaled(int32x4_t whole, const float* factor, float scale, float32x4_t sum) {
-  return vfmaq_f32(sum, vcvtq_f32_s32(whole), vmulq_n_f32(vld1q_f32(factor), scale));
-}
+// sum = fma(float(whole), factor * scale, sum), for four weight rows
 inline void add_scaled_to(int32x4_t whole, const float* factor, float scale, float* sum) {
-  vst1q_f32(sum, add_scaled(whole, factor, scale, vld1q_f32(sum)));
+  vst1q_f32(sum, vfmaq_f32(vld1q_f32(sum), vcvtq_f32_s32(whole), vmulq_n_f32(vld1q_f32(factor), scale)));
 }
 
 // One block of 256 values of the weight rows from `first` (0 or 8) on against kTokens rows of x, `at` values into the
