@@ -9,11 +9,13 @@
 #include "kernels/layers_impl.hpp"
 #include "kernels/attention_impl.hpp"
 #include "kernels/sampling_impl.hpp"
+#include "kernels/peak_impl.hpp"
+#include "arch/neon_peaks_dot.hpp"
 // clang-format on
 
 namespace pronk::neon {
 
 extern const Kernels table;
-const Kernels table{"neon", matmul_kernels(), layer_kernels(), sampling_kernels()};
+const Kernels table{"neon", matmul_kernels(), layer_kernels(), sampling_kernels(), peak_kernels<4>(int8_sum)};
 
 }  // namespace pronk::neon

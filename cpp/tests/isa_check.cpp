@@ -23,6 +23,7 @@ int main(int count, char** arguments) {
   check::check_layers(report);
   check::check_attention(report);
   check::check_sampling(report);
+  check::check_peaks(report);
   check::check_encoders(report);
   std::printf("%d checks, %d failed\n", report.checks, report.failures);
   return report.failures == 0 ? 0 : 1;

@@ -137,5 +137,6 @@ void check_encoders(Report& report);
 void check_layers(Report& report);
 void check_attention(Report& report);
 void check_sampling(Report& report);
+void check_peaks(Report& report);
 
 }  // namespace pronk::check

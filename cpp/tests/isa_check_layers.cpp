@@ -1,4 +1,4 @@
-// Norm, activation, residual, attention and the passes of sampling.
+// Norm, activation, residual, attention, the passes of sampling, and the kernels that measure the machine.
 #include <algorithm>
 
 #include "isa_check.hpp"
@@ -190,6 +190,28 @@ void check_sampling(Report& report) {
       });
     }
   }
+}
+
+void check_peaks(Report& report) {
+  constexpr int kCount = 24, kPasses = 3;
+  report.compare("sums of bytes and products", [&] {
+    Random random(41);
+    Guarded<std::int8_t> left(kPeakRows * kPeakWidth), right(kCount * kPeakWidth);
+    for (std::size_t i = 0; i < left.size(); ++i) left[i] = static_cast<std::int8_t>(random.bits() % 255 - 127);
+    for (std::size_t i = 0; i < right.size(); ++i) right[i] = static_cast<std::int8_t>(random.bits() % 16);
+    Guarded<float> numbers(kPeakRows), vectors(16 * kCount);  // whole ones: their sums are exact
+    for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(left[i]);
+    for (std::size_t i = 0; i < vectors.size(); ++i) vectors[i] = static_cast<float>(right[i]);
+    const PeakKernels& kernel = kernels().peaks;
+    const auto bytes = static_cast<std::int64_t>(left.size());
+    const std::uint64_t read = kernel.read_sum(reinterpret_cast<const std::uint8_t*>(left.data()), bytes);
+    const std::uint32_t whole = kernel.int8_sum({left.data(), right.data(), kCount, kPasses});
+    Result result;
+    result.add_bytes(&read, sizeof(read));
+    result.add_bytes(&whole, sizeof(whole));
+    result.values.push_back(kernel.float_sum({numbers.data(), vectors.data(), kCount, kPasses}));
+    return result;
+  });
 }
 
 }  // namespace pronk::check
