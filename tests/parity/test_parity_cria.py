@@ -71,7 +71,7 @@ def test_converted_to_hf_it_says_the_same_in_transformers(
         assert tokenizer.decode(made[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True) == answer
 
 
-@pytest.mark.parametrize("to", ["gguf", "hf"])
+@pytest.mark.parametrize("to", ["gguf", "hf", "meta"])
 def test_converted_it_is_the_same_model(to: str, answers: list[str], tmp_path: Path) -> None:
     """Exact weights in another format: the same ids of the same tokenizer, and the same answers."""
     target = tmp_path / ("cria.gguf" if to == "gguf" else f"cria-{to}")

@@ -12,11 +12,11 @@ from pronk.model.roofline import Roofline, Work, roofline, steps
 from pronk.model.speed import Workload
 from pronk.native.peaks import Peaks
 
-# cria: width 256, 6 layers, 8 heads of 32 on 4, feed-forward 768, 4096 tokens, tied; matrices in Q8_0, 13 norms in F32.
-CRIA_BYTES = 6_140_928
-CRIA_INNER = 6 * (256 * 256 + 2 * 128 * 256 + 256 * 256 + 3 * 768 * 256)
+# cria: width 256, 4 layers, 8 heads of 32 on 4, feed-forward 768, 4096 tokens, tied; matrices in Q8_0, 9 norms in F32.
+CRIA_BYTES = 4_465_664
+CRIA_INNER = 4 * (256 * 256 + 2 * 128 * 256 + 256 * 256 + 3 * 768 * 256)
 CRIA_OUTPUT = 4096 * 256
-CRIA_KV = 2 * 6 * 4 * 32 * 2  # bytes of a position in f16
+CRIA_KV = 2 * 4 * 4 * 32 * 2  # bytes of a position in f16
 
 # Llama 3.2 1B: width 2048, 16 layers, 32 heads of 64 on 8, feed-forward 8192, 128256 tokens, tied.
 LLAMA_INNER = 16 * (2048 * 2048 + 2 * 512 * 2048 + 2048 * 2048 + 3 * 8192 * 2048)
@@ -34,20 +34,20 @@ def attention(layers: int, heads: int, width: int, positions: int) -> int:
 
 
 def test_cria_decodes() -> None:
-    assert (CRIA_INNER, CRIA_OUTPUT) == (4_718_592, 1_048_576)
+    assert (CRIA_INNER, CRIA_OUTPUT) == (3_145_728, 1_048_576)
     found = works(open_checkpoint("cria"), Workload(decode=2, depth=10))
     products = 2 * (CRIA_INNER + CRIA_OUTPUT)
     assert found == [
-        Work(CRIA_BYTES + 11 * CRIA_KV, products, attention(6, 8, 32, 11)),
-        Work(CRIA_BYTES + 12 * CRIA_KV, products, attention(6, 8, 32, 12)),
+        Work(CRIA_BYTES + 11 * CRIA_KV, products, attention(4, 8, 32, 11)),
+        Work(CRIA_BYTES + 12 * CRIA_KV, products, attention(4, 8, 32, 12)),
     ]
 
 
 def test_cria_reads_a_prompt_and_then_decodes() -> None:
     prompt, decode = works(open_checkpoint("cria"), Workload(prompt=3, decode=1))
     # three rows with every matrix but the output, which only the last one meets; 1 + 2 + 3 positions
-    assert prompt == Work(CRIA_BYTES + 3 * CRIA_KV, 3 * 2 * CRIA_INNER + 2 * CRIA_OUTPUT, attention(6, 8, 32, 6))
-    assert decode == Work(CRIA_BYTES + 4 * CRIA_KV, 2 * (CRIA_INNER + CRIA_OUTPUT), attention(6, 8, 32, 4))
+    assert prompt == Work(CRIA_BYTES + 3 * CRIA_KV, 3 * 2 * CRIA_INNER + 2 * CRIA_OUTPUT, attention(4, 8, 32, 6))
+    assert decode == Work(CRIA_BYTES + 4 * CRIA_KV, 2 * (CRIA_INNER + CRIA_OUTPUT), attention(4, 8, 32, 4))
 
 
 def test_sequences_share_the_weights_and_nothing_else() -> None:
@@ -84,7 +84,7 @@ def test_untied_embeddings_are_not_read() -> None:
 def test_keys_of_q8_0_are_multiplied_as_int8() -> None:
     cria, workload = open_checkpoint("cria"), Workload(decode=1, depth=99)
     (plain,), (rounded,) = works(cria, workload), works(cria, workload, "q8_0")
-    assert plain.float32 == attention(6, 8, 32, 100)
+    assert plain.float32 == attention(4, 8, 32, 100)
     assert rounded.float32 == plain.float32 / 2
     assert rounded.int8 == plain.int8 + plain.float32 / 2
 
