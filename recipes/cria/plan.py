@@ -65,7 +65,7 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
 
 
 def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
-    shares = {"stories": 0.19, "questions": 0.48, "arithmetic": 0.17, "talk": 0.16}
+    shares = {"stories": 0.18, "questions": 0.50, "arithmetic": 0.15, "talk": 0.17}
     turns = (3, 4, 5, 6, 7, 8)
     return (
         StagePlan(
@@ -93,10 +93,10 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 finetune,
                 prose=0.0,
                 copies=0.02,
-                guard=0.10,
-                tools=0.17,
+                guard=0.08,
+                tools=0.18,
                 sums=0.05,
-                verdicts=0.06,
+                verdicts=0.05,
                 shares=shares,
                 plain_loss=False,
                 tool_turns=turns,
@@ -111,7 +111,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=6_000_000, finetune=27_000_000, warmup=60),
+    stages=_stages(pretrain=6_000_000, finetune=34_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,

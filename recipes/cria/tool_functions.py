@@ -20,10 +20,10 @@ from recipes.cria.conversation import LANGUAGES, Language, Split
 from recipes.cria.tool_values import choices
 from recipes.cria.tool_words import alternatives, entries, phrases, read_yaml
 
-MADE_UP_WORD = 0.2  # of the things, verbs and attributes that functions are put together from
-MADE_UP_PARAMETER = 0.08
-MADE_UP_NAME = 0.06
-MADE_UP_PREFIX = 0.08
+MADE_UP_WORD = 0.1  # of the things, verbs and attributes that functions are put together from
+MADE_UP_PARAMETER = 0.04
+MADE_UP_NAME = 0.03
+MADE_UP_PREFIX = 0.04
 _JSON_TYPES = {"int": "integer", "decimal": "number", "flag": "boolean"}
 Word = Mapping[Language, str]
 PerLanguage = Mapping[Language, tuple[str, ...]]

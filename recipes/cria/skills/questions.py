@@ -2,10 +2,10 @@
 
 A family is one fact: many ways to ask for it and one answer, in each language. Patterns like "{What is|Define} RoPE"
 stand for all their readings. Training gets those, as people type them: without a question mark, in lower case, with a
-greeting, or turned into another sentence. The last matters most: if "I want to" stood in the patterns of a few
-families only, a small model would take it for their topic. Evaluation gets the family's three held-out phrasings as
-they are. That no pattern yields one, in whatever case and punctuation, is checked when the files are read; and what is
-added to a pattern's reading is taken off again where it happens to make one.
+greeting, without some small words, or turned into another sentence. The last matters most: if "I want to" stood in the
+patterns of a few families only, a small model would take it for their topic. Evaluation gets the family's three
+held-out phrasings as they are. That no pattern yields one, in whatever case and punctuation, is checked when the files
+are read; and what is added to a pattern's reading is taken off again where it happens to make one.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
         question = rng.choice(wording.held_out)
     else:
         asked = rng.choice(wording.ask).draw(rng)
-        typed = _typed(rng, _reframed(rng, asked, language), language)
+        typed = _typed(rng, _loosened(rng, _reframed(rng, asked, language), language), language)
         question = asked if _fold(typed) in _held_out(language) else typed
     return Exchange(
         skill="questions",
@@ -317,6 +317,22 @@ def _reframed(rng: random.Random, text: str, language: Language) -> str:
 
 
 # What people add to a question, and leave out of it
+
+_LOOSE = frozenset(
+    ("a", "an", "and", "are", "as", "at", "can", "could", "did", "do", "does", "for", "i", "in", "is", "it", "me", "my",
+     "of", "on", "the", "there", "to", "we", "would", "you")
+)  # fmt: skip
+_LOOSE_ZH = frozenset("的是了请我吗呢吧就都会要")
+
+
+def _loosened(rng: random.Random, text: str, language: Language) -> str:
+    """Without some of the words that say little, so that an answer hangs on no turn of phrase."""
+    if rng.random() >= 0.25:
+        return text
+    between, loose = (" ", _LOOSE) if language == "en" else ("", _LOOSE_ZH)
+    words = text.split(" ") if language == "en" else list(text)
+    return between.join(word for word in words if word.lower() not in loose or rng.random() < 0.5) or text
+
 
 _GREETINGS = ("Hi, ", "Hello, ", "Hey, ", "Hi! ", "Hello! ", "OK, ")
 _LEADS = ("Please tell me: ", "Quick question: ", "A question: ", "One more question: ", "Tell me, ", "So, ", "And ")

@@ -1,7 +1,9 @@
 """Stories on request: a plot's sentences, each in one of several wordings, told of one hero, one friend and one thing.
 
 Plots, wordings and the ways to ask are data (`stories_en.txt`, `stories_zh.txt`). The cast is chosen once and passes
-through all sentences, so that they agree; sentences are short and few, so that each is seen often in ever new company.
+through all sentences, so that they agree; the first sentence presents all of it, so that what was asked for is copied
+once in the order of the request, and is near by from then on. Sentences are short and few: each is seen often, in ever
+new company.
 A story that misses something asked for, repeats a sentence or has the wrong length is thrown away and told again.
 """
 
@@ -22,8 +24,8 @@ from recipes.cria.words import Thing
 
 Mood = Literal["", "bedtime", "funny", "happy", "lesson"]
 MOODS: tuple[Mood, ...] = ("", "", "", "", "bedtime", "funny", "happy", "lesson")
-WORDS = (45, 95)  # an English story's length
-CHARACTERS = (70, 145)  # a Chinese story's length
+WORDS = (45, 105)  # an English story's length
+CHARACTERS = (70, 165)  # a Chinese story's length
 LLAMAS = ("llama", "cria", "alpaca", "羊驼")  # what a model of this name is asked about most
 ELDERS = ("爷爷", "奶奶")
 PRONOUNS = {
@@ -67,6 +69,7 @@ class Cast:
     second: Thing | None
     place: str
     mood: Mood
+    presented: tuple[str, ...]  # everyone and everything, first what was asked for, as it was asked for
 
 
 @dataclass(frozen=True)
@@ -297,7 +300,11 @@ def _cast(rng: random.Random, language: Language, split: Split, wish: Wish) -> C
         figures.append(stranger if rng.random() < 0.4 else _helper(rng, language))
     things = wish.things or _distinct_things(rng, language, split, 1)
     place = wish.place or (_place(rng, language, split) if rng.random() < 0.4 else "")
-    return Cast(figures[0], figures[1], things[0], things[1] if len(things) > 1 else None, place, wish.mood)
+    asked = [*(figure.asked for figure in wish.figures), *(_one(language, thing) for thing in wish.things)]
+    added = [figure.full for figure in figures if figure not in wish.figures]
+    added += [_one(language, thing) for thing in things if thing not in wish.things]
+    second = things[1] if len(things) > 1 else None
+    return Cast(figures[0], figures[1], things[0], second, place, wish.mood, (*asked, *added))
 
 
 def _helper(rng: random.Random, language: Language) -> Figure:
@@ -323,9 +330,10 @@ def _fitting(language: Language, cast: Cast) -> list[Plot]:
 
 def _render(rng: random.Random, language: Language, plot: Plot, cast: Cast) -> list[str]:
     lists = _book(language).lists
-    slots: list[Sequence[str]] = [lists["openings.placed" if cast.place else "openings"], *plot.slots]
+    opening = lists["openings.placed" if cast.place else "openings"]
+    slots: list[Sequence[str]] = [lists["presents"], opening, *plot.slots]
     if cast.second:
-        slots.insert(2, lists["second.first"])
+        slots.insert(3, lists["second.first"])
     if cast.mood:
         slots.append(lists[f"closings.{cast.mood}" + (f".{plot.lesson}" if cast.mood == "lesson" else "")])
     elif cast.second:
@@ -345,7 +353,8 @@ def _names(rng: random.Random, language: Language, cast: Cast) -> Mapping[str, s
         "A1": hero.full if language == "zh" or rng.random() < 0.5 or hero.text.startswith("the ") else hero.text,
         "A2": hero.full,
         "B": friend.text,
-        "first": friend.first,
+        "first": friend.text if friend.kind else friend.first,
+        "cast": _join(language, cast.presented),
         "O": cast.thing.text,
         "aO": _one(language, cast.thing),
         "tO": f"那{cast.thing.measure}{cast.thing.text}",

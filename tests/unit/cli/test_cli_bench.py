@@ -19,7 +19,7 @@ from pronk.cli import main
 from pronk.native import peaks, runtime
 
 SMALL = ("-p", "8", "-n", "2", "-r", "2")
-CRIA = {"model": "cria", "type": "Q8_0", "bytes": 6_140_928, "parameters": 5_770_496, "backend": "cpu"}
+CRIA = {"model": "cria", "type": "Q8_0", "bytes": 4_465_664, "parameters": 4_196_608, "backend": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +145,7 @@ def test_markdown_parses_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert set("".join(rule)) <= set("-:")
     found = [dict(zip(head, line, strict=True)) for line in lines]
     assert named(found) == ["pp8", "tg2"]
-    facts = {"model": "cria", "type": "Q8_0", "size": "6.1 MB", "params": "5.77 M", "backend": "cpu", "threads": "1"}
+    facts = {"model": "cria", "type": "Q8_0", "size": "4.5 MB", "params": "4.20 M", "backend": "cpu", "threads": "1"}
     for row in found:
         assert facts.items() <= row.items()
         assert float(row["tokens/s"]) > 0

@@ -55,8 +55,17 @@ def test_stories_are_short_and_repeat_no_sentence(language: Language, split: Spl
     for story in told(language, split):
         sentences = re.split(r"(?<=[.!?]) " if language == "en" else r"(?<=。)(?!”)", story)
         assert len(set(sentences)) == len(sentences), story
-        low, high = (45, 95) if language == "en" else (70, 145)
+        low, high = (45, 105) if language == "en" else (70, 165)
         assert low <= (len(story.split()) if language == "en" else len(story)) <= high
+
+
+@by_language
+@by_split
+def test_the_first_sentence_presents_all_that_was_asked_for(language: Language, split: Split) -> None:
+    for made in samples(language, split):
+        if made.expect["answer"] == "story":
+            first = re.split(r"(?<=[.。])", made.messages[-1].content)[0]
+            assert all(word in first for word in [*made.expect["names"], *made.expect["objects"]])
 
 
 @by_language
