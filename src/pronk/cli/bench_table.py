@@ -15,9 +15,8 @@ from typing import Any, TextIO
 from pronk.cli.progress_bar import human_bytes
 
 Row = dict[str, Any]
-Plan = Mapping[
-    str, Sequence[str]
-]  # for some fields, the values that rows will have: columns are as wide as the longest
+# For some fields, the values that rows will have: columns are as wide as the longest.
+Plan = Mapping[str, Sequence[str]]
 
 _MARKDOWN = {
     "model": "model",
