@@ -140,8 +140,10 @@ def run(command: list[str]) -> Finished:
         process = subprocess.Popen(command, stdout=output, stderr=errors)
         patience = threading.Timer(LONGEST, process.kill)
         patience.start()
-        _, status, usage = os.wait4(process.pid, 0)
-        patience.cancel()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        finally:
+            patience.cancel()
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)
@@ -163,7 +165,7 @@ def take_turns(engines: Mapping[str, list[str]], rounds: int, *, whole: bool) ->
     """Each engine once a round; one that failed is not asked again. Values are the processes' own tokens a second, or
     with `whole` the seconds of the whole process."""
     values: dict[str, list[float]] = {name: [] for name in engines}
-    peaks: dict[str, list[int]] = {name: [] for name in engines}
+    memory: dict[str, list[int]] = {name: [] for name in engines}
     failures: dict[str, str] = {}
     for _ in range(rounds):
         for name, command in engines.items():
@@ -175,11 +177,11 @@ def take_turns(engines: Mapping[str, list[str]], rounds: int, *, whole: bool) ->
                 failures[name] = str(error)
                 continue
             values[name].append(done.seconds if whole else json.loads(done.output)["rows"][0]["median"])
-            peaks[name].append(done.peak_bytes)
+            memory[name].append(done.peak_bytes)
     return {
         name: Measured(failure=failures[name])
         if name in failures
-        else Measured(tuple(values[name]), tuple(peaks[name]))
+        else Measured(tuple(values[name]), tuple(memory[name]))
         for name in engines
     }
 

@@ -42,7 +42,9 @@ def sources(rows: int, floats: Path | None) -> Iterator[tuple[str, NDArray[np.fl
     built_in = Path(pronk.__file__).parent / "models" / "cria.gguf"
     if built_in.exists():
         tensors = open_checkpoint(str(built_in)).tensors
-        yield "cria", tensors["blk.1.ffn_down.weight"].array().reshape(-1)[: rows * COLUMNS].reshape(-1, COLUMNS)
+        down = tensors["layers.1.feed_forward.w2.weight"]
+        values = decode(down.load(), down.type)[: rows * COLUMNS]
+        yield "cria", values.reshape(-1, COLUMNS)
 
 
 def importances() -> NDArray[np.float32]:

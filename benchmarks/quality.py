@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
 
 from pronk.backends import make_backend
+from pronk.checkpoints import names
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
 from pronk.errors import CheckpointError
@@ -85,7 +84,7 @@ class Bench:
 
     def theirs(self, name: str, matrix: ImportanceMatrix | None) -> Cost:
         path = self.folder / "theirs.gguf"
-        llama_cpp_quantize(self.source.path, path, name, matrix)
+        llama_cpp_quantize(self.source, path, name, matrix)
         return self.cost(name, "llama.cpp", path)
 
     def budgeted(self, size: int) -> Cost:
@@ -107,45 +106,40 @@ def _silent(level: int, text: bytes, user: object) -> None:
     """A line a tensor would drown the table."""
 
 
-def llama_cpp_quantize(source: Path, path: Path, mix: str, matrix: ImportanceMatrix | None) -> None:
+def llama_cpp_quantize(source: Checkpoint, path: Path, mix: str, matrix: ImportanceMatrix | None) -> None:
     import llama_cpp.llama_cpp as peer
 
     peer.llama_log_set(_silent, None)
     params = peer.llama_model_quantize_default_params()
     params.ftype = getattr(peer, f"LLAMA_FTYPE_MOSTLY_{mix}")
     params.nthread = 2
-    weights = [(name, entry_weights(matrix, name)) for name in matrix.entries] if matrix else []
+    names_of = {names.to_gguf(name): name for name in source.tensors}
+    weights = [(name, values) for name in names_of if matrix and (values := matrix.weights(names_of[name])) is not None]
     table = (peer.llama_model_imatrix_data * (len(weights) + 1))()  # ends with an empty name
     for row, (name, values) in zip(table, weights, strict=False):
         row.name, row.size = name.encode(), len(values)
         row.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     if weights:
         params.imatrix = ctypes.cast(table, ctypes.POINTER(peer.llama_model_imatrix_data))
-    if peer.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params)):
-        raise SystemExit(f"llama.cpp did not quantize {source} to {mix}")
+    if peer.llama_model_quantize(str(source.path).encode(), str(path).encode(), ctypes.byref(params)):
+        raise SystemExit(f"llama.cpp did not quantize {source.path} to {mix}")
 
 
-def entry_weights(matrix: ImportanceMatrix, name: str) -> np.ndarray:
-    """Mean squares, as llama.cpp reads them from the file."""
-    entry = matrix.entries[name]
-    return np.ascontiguousarray(np.asarray(entry.sums).reshape(-1) / entry.count, np.float32)
-
-
-def mixes(bench: Bench, names: Sequence[str], always: bool) -> Iterator[Cost]:
-    for name in names:
+def mixes(bench: Bench, wanted: Sequence[str], always: bool) -> Iterator[Cost]:
+    for name in wanted:
         matrix = bench.matrix if always or name in NEED_MATRIX else None
         yield bench.ours(name, recipes.named(name), matrix)
         yield bench.theirs(name, matrix)
 
 
-def gated(bench: Bench, names: Sequence[str]) -> Iterator[Cost]:
-    for name in names:
+def gated(bench: Bench, wanted: Sequence[str]) -> Iterator[Cost]:
+    for name in wanted:
         yield bench.ours(name, recipes.named(name), bench.matrix)
         yield bench.ours(f"dynamicgate {name}", recipes.dynamicgate(name), bench.matrix)
 
 
-def targets(bench: Bench, names: Sequence[str]) -> Iterator[Cost]:
-    for name in names:
+def targets(bench: Bench, wanted: Sequence[str]) -> Iterator[Cost]:
+    for name in wanted:
         mix = bench.ours(name, recipes.named(name), bench.matrix)
         yield mix
         try:
