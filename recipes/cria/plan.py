@@ -111,7 +111,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=6_000_000, finetune=34_000_000, warmup=60),
+    stages=_stages(pretrain=6_000_000, finetune=31_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,
