@@ -92,7 +92,7 @@ class Budget:
         return value
 
     def joined(self, left: Any, right: Any) -> Any:
-        """left + right of lists, weighed by its two halves: one grown message by message is not measured anew each time."""
+        """left + right of lists, weighed by its halves: one grown message by message is not measured anew each time."""
         self.tick()
         (left_weight, left_depth), (right_weight, right_depth) = self._measure(left), self._measure(right)
         weight = left_weight + right_weight - _CONTAINER_WEIGHT
