@@ -18,7 +18,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pronk.engine.request import Output, Request
-from pronk.errors import EngineStopped
+from pronk.errors import EngineStopped, PronkError
 from pronk.server.errors import ApiError, ClientGone
 from pronk.server.state import ServedModel, ServerState
 
@@ -86,6 +86,8 @@ class Outputs(AsyncIterator[Output]):
         output = ClientGone() if self._gone else await self._queue.get()
         if isinstance(output, Exception):
             raise output
+        if isinstance(output.error, PronkError):
+            raise output.error
         if output.error:
             log.error("a step failed", exc_info=output.error, extra={"request_id": output.request_id})
             raise ApiError(500, "the engine failed at this request; the server's log says why", "server_error")
