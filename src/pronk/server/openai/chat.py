@@ -124,7 +124,9 @@ def _read(state: ServerState, model: ServedModel, body: ChatBody) -> _Asked:
     offer = read_offer(body.tools, body.tool_choice, body.parallel_tool_calls, settings)
     grammar, calls = guided_grammar(body, body.response_format, settings), offer.grammar(model.llama.chat_format)
     if grammar and offer.callable:
-        raise bad_field("tools", "cannot be called by an answer that has to follow a schema or grammar; give one of both")
+        raise bad_field(
+            "tools", "cannot be called by an answer that has to follow a schema or grammar; give one of both"
+        )
     limit = body.max_completion_tokens if body.max_completion_tokens is not None else body.max_tokens
     params = sampling_params(
         body, model.llama.defaults, settings, max_tokens=limit, grammar=grammar or calls,

@@ -58,7 +58,9 @@ def _check_parts(content: Any, where: str) -> None:
     for index, part in enumerate(content if isinstance(content, list) else ()):
         if isinstance(part, Mapping):
             if part.get("type") != "text":
-                raise bad_field(f"{where}[{index}].type", f"is {str(part.get('type'))[:40]!r}; only 'text' is supported")
+                raise bad_field(
+                    f"{where}[{index}].type", f"is {str(part.get('type'))[:40]!r}; only 'text' is supported"
+                )
             check_keys(part, ("type", "text"), f"{where}[{index}]")
 
 
@@ -100,7 +102,9 @@ def read_offer(
     strict = False
     for index, tool in enumerate(tools):
         if tool.get("type") != "function":
-            raise unsupported_field(f"tools[{index}].type", f"it is {str(tool.get('type'))[:40]!r}, expected 'function'")
+            raise unsupported_field(
+                f"tools[{index}].type", f"it is {str(tool.get('type'))[:40]!r}, expected 'function'"
+            )
         check_keys(tool, ("type", "function"), f"tools[{index}]")
         function = tool.get("function")
         if isinstance(function, Mapping):

@@ -72,7 +72,9 @@ def chat_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[dict[str, Any]
     wrapped = []
     for index, tool in enumerate(tools):
         if tool.get("type") != "function":
-            raise unsupported_field(f"tools[{index}].type", f"it is {str(tool.get('type'))[:40]!r}, expected 'function'")
+            raise unsupported_field(
+                f"tools[{index}].type", f"it is {str(tool.get('type'))[:40]!r}, expected 'function'"
+            )
         check_keys(tool, ("type", "name", "description", "parameters", "strict"), f"tools[{index}]")
         wrapped.append({"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}})
     return wrapped

@@ -28,7 +28,11 @@ _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "gr
 def sampling_params(body: Sampling, defaults: SamplingParams, settings: ServerSettings, **more: Any) -> SamplingParams:
     """`more`: what the calls have each in their own way (max_tokens, logprobs, grammar). Raises ApiError 400."""
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    for name, texts in (("stop", stop), ("bad_words", body.bad_words or []), ("dry_sequence_breakers", _breakers(body))):
+    for name, texts in (
+        ("stop", stop),
+        ("bad_words", body.bad_words or []),
+        ("dry_sequence_breakers", _breakers(body)),
+    ):
         if len(texts) > settings.max_stop:
             raise bad_field(name, f"has {len(texts)} texts, this server takes at most {settings.max_stop}")
     values: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
@@ -67,7 +71,7 @@ def _logit_bias(bias: Mapping[str, float] | None) -> dict[int, float] | None:
         return None
     for token in bias:
         if not (token.isascii() and token.isdigit() and len(token) < 10):
-            raise bad_field("logit_bias", f"has the key {token[:40]!r}; expected token ids such as \"42\"")
+            raise bad_field("logit_bias", f'has the key {token[:40]!r}; expected token ids such as "42"')
     return {int(token): value for token, value in bias.items()}
 
 

@@ -19,7 +19,7 @@ def new_id(prefix: str) -> str:
 
 
 def finish_reason(output: Output, called: bool = False) -> str:
-    """"stop", "length" or "tool_calls": OpenAI's clients know no others. `ended_by` has the engine's own word."""
+    """ "stop", "length" or "tool_calls": OpenAI's clients know no others. `ended_by` has the engine's own word."""
     if output.finish_reason == "stop":
         return "tool_calls" if called else "stop"
     return "length"
