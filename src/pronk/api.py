@@ -55,6 +55,7 @@ def load(
     max_sequences: int = 16,
     token_budget: int = 512,
     pages: int | None = None,
+    prefill_chunk: int = 128,
     tokenizer: Tokenizer | None = None,
 ) -> Llama:
     """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
@@ -65,6 +66,7 @@ def load(
     chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3" or "template" instead of what the model says;
         "plain" for a base model, which then goes on with the conversation as one text.
     max_sequences, token_budget, pages: requests that run at once, tokens in a step, pages of 32 tokens in the cache.
+    prefill_chunk: tokens of prompts in a step that other requests get their next token in.
     tokenizer: instead of the checkpoint's own.
     Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
     """
@@ -76,6 +78,7 @@ def load(
         max_sequences=max_sequences,
         token_budget=token_budget,
         kv_type=kv_type,
+        prefill_chunk=prefill_chunk,
     )
     model = load_model(checkpoint.config, checkpoint.tensors, make_backend(backend, threads=threads, dtype=dtype))
     return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format)
@@ -286,9 +289,11 @@ class Llama:
 
     def serve(self) -> EngineService:
         """A thread that runs requests while there are any, for callers that cannot wait in their own; started at the
-        first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches."""
+        first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches. From
+        now on the cache keeps all pages of requests that have ended, not only those of one context."""
         with self._starting:
             if self._service is None:
+                self._runner.keep_pages()
                 self._service = EngineService(self._runner)
             return self._service
 

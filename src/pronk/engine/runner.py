@@ -100,6 +100,11 @@ class Runner:
         with HeldBack(), self.lock:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
 
+    def keep_pages(self) -> None:
+        """Keep every page for those that begin alike, until it is wanted for something else."""
+        with self.lock:
+            self._engine.scheduler.pool.keep = self._engine.config.pages
+
     def stats(self) -> EngineStats:
         """From any thread, and in the middle of a step too."""
         with self.lock:
