@@ -1,4 +1,4 @@
-"""pronk's Python face: `load` a model, then chat, complete, score.
+"""pronk's Python face: `load` a model, then chat, complete, score, embed, serve.
 
     llama = pronk.load("cria")
     print(llama.chat("Tell me a story about a llama.").text)
@@ -17,6 +17,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, SupportsIndex, cast, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
@@ -29,6 +32,7 @@ from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
 from pronk.engine.service import EngineService
 from pronk.errors import CheckpointError, RequestError, TokenizerError
+from pronk.model.embedding import Pooling, embed
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
@@ -296,6 +300,21 @@ class Llama:
                 self._runner.keep_pages()
                 self._service = EngineService(self._runner)
             return self._service
+
+    def embed(
+        self,
+        texts: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """A vector (N, D) for each text, or token ids: the states after the last layer and its norm, their mean or the
+        last token's; of length 1 with `normalize`. Raises RequestError for a text without tokens, or past the context.
+        """
+        prompts, _ = _prompts(texts)
+        ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts]
+        kv_type = self.engine_config.kv_type
+        return embed(self._model, ids, self.context, pooling=pooling, normalize=normalize, kv_type=kv_type)
 
     def close(self) -> None:
         """Let go of weights and cache. Streams that are still read keep them until they end; what `serve` runs is

@@ -280,7 +280,7 @@ def test_nothing_of_it_shows_in_an_answer(data: st.DataObject) -> None:
     limits = {"context": 32, "block": BLOCK}
     requests = [
         ask(
-            data.draw(st.sampled_from(["", "abcdefgh", "abcdefghijklmnop"]))
+            data.draw(st.sampled_from(["", "abcdefgh", "ABCDefgh", "abcdefghijklmnop"]))
             + data.draw(st.text("xy", min_size=1, max_size=6)),
             max_tokens=data.draw(st.integers(0, 40)),
             temperature=data.draw(st.sampled_from([0, 0.7])),
