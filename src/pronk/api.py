@@ -294,11 +294,13 @@ class Llama:
     def serve(self) -> EngineService:
         """A thread that runs requests while there are any, for callers that cannot wait in their own; started at the
         first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches. From
-        now on the cache keeps all pages of requests that have ended, not only those of one context."""
+        now on the cache keeps all pages of requests that have ended, not only those of one context. Raises RequestError
+        for a model that is closed."""
         with self._starting:
+            runner = self._runner
             if self._service is None:
-                self._runner.keep_pages()
-                self._service = EngineService(self._runner)
+                runner.keep_pages()
+                self._service = EngineService(runner)
             return self._service
 
     def embed(
