@@ -164,7 +164,7 @@ class Generation:
             first_token_seconds=first - self._arrived,
             prompt_seconds=prompt_seconds,
             decode_seconds=decode_seconds,
-            prompt_tokens_per_second=_rate(len(self.request.prompt), prompt_seconds),
+            prompt_tokens_per_second=_rate(len(self.request.prompt) - self.sequence.found, prompt_seconds),
             decode_tokens_per_second=_rate(self._generated - 1, decode_seconds),
         )
 
