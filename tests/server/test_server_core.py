@@ -148,6 +148,12 @@ def test_a_body_past_the_limit_is_413_with_and_without_its_length(locked: Runnin
     assert locked.post("/v1/completions", body, bearer("third")).status == 401
 
 
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    with pronk.load("cria") as llama, serving(llama, settings=ServerSettings(body_seconds=0.05)) as server:
+        answer = server.ask("POST", "/v1/completions", b"{", {"Content-Length": "100"})
+    assert (answer.status, answer.error["code"]) == (408, "body_too_slow")
+
+
 BROKEN = [
     (b'{"prompt": ', "not JSON"),
     (b"", "JSON object"),

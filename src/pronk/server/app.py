@@ -35,7 +35,8 @@ def create_app(state: ServerState) -> FastAPI:
         app.include_router(api.router(state))
     _add_error_handlers(app, render)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit=state.settings.max_body_bytes, render=render)
+    limit, seconds = state.settings.max_body_bytes, state.settings.body_seconds
+    app.add_middleware(BodyLimit, limit=limit, seconds=seconds, render=render)
     app.add_middleware(Auth, keys=state.settings.keys, render=render)
     if state.settings.cors_origins:
         app.add_middleware(
@@ -47,14 +48,14 @@ def create_app(state: ServerState) -> FastAPI:
 
 
 def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index(request: Request) -> Response:
         """The chat page for browsers."""
         if not static.wants_page(request.headers.get("accept", "")):
             raise ApiError(404, "there is a chat page here, for clients that accept text/html", "not_found")
         return static.page()
 
-    @app.get(static.ASSETS + "{name:path}", include_in_schema=False)
+    @app.api_route(static.ASSETS + "{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def asset(name: str) -> Response:
         return static.asset(name)
 
