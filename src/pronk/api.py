@@ -26,6 +26,7 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
+from pronk.engine.service import EngineService
 from pronk.errors import CheckpointError, RequestError, TokenizerError
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.perplexity import Perplexity, perplexity
@@ -99,6 +100,7 @@ class Llama:
         self.engine_config = engine_config
         self.defaults = _defaults(checkpoint)
         self._chat_variant = chat_format
+        self._service: EngineService | None = None
         self._tokenizer = tokenizer
         self._no_tokenizer: TokenizerError | None = None
         if tokenizer is None:
@@ -279,6 +281,11 @@ class Llama:
             kv_type=self.engine_config.kv_type,
             progress=progress,
         )
+
+    def serve(self) -> EngineService:
+        if self._service is None:
+            self._service = EngineService(self._runner)
+        return self._service
 
     def close(self) -> None:
         """Let go of weights and cache. Streams that are still read keep them until they end."""

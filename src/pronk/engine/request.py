@@ -11,7 +11,7 @@ from pronk.engine.sampling import SamplingParams
 
 # "stop": a stop id or stop string; "length": max_tokens; "context": no room for another token; "cancelled": by the
 # caller; "error": the step that ran the request failed.
-FinishReason = Literal["stop", "length", "context", "cancelled", "error"]
+FinishReason = Literal["stop", "length", "context", "deadline", "cancelled", "error"]
 
 _numbers = itertools.count(1)
 
@@ -27,6 +27,10 @@ class Request:
     prompt: tuple[int, ...]
     params: SamplingParams = field(default_factory=SamplingParams)
     id: str = field(default_factory=_next_id)
+    priority: int = 0
+    deadline: float | None = None
+    slide: bool = False
+    cache: bool = True
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Usage:
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,4 @@ class Output:
     usage: Usage | None = None
     timings: Timings | None = None
     error: Exception | None = None
+    slid: int = 0
