@@ -52,7 +52,7 @@ async def tokenize(state: ServerState, body: TokenizeRequest) -> Response:
 
 
 def properties(state: ServerState) -> dict[str, Any]:
-    """What llama-server says of itself and has a meaning here. `n_ctx` tokens are a conversation's, prompt and answer."""
+    """What llama-server says of itself and has a meaning here. `n_ctx`: tokens of prompt and answer together."""
     model = state.model(None)
     llama, tokenizer = model.llama, model.llama.tokenizer
     names = {token: name for name, token in tokenizer.special_ids.items()}

@@ -11,9 +11,11 @@ from pronk.server.bodies import Body
 
 class TokenizeRequest(Body):
     content: str
-    add_special: bool = Field(False, description="begin with a begin-of-text, where the model has one")
-    parse_special: bool = Field(True, description="names of control tokens in the text become those tokens")
-    with_pieces: bool = Field(False, description="each token with its text; or with its bytes, where they are none")
+    add_special: bool = Field(default=False, description="begin with a begin-of-text, where the model has one")
+    parse_special: bool = Field(default=True, description="names of control tokens in the text become those tokens")
+    with_pieces: bool = Field(
+        default=False, description="each token with its text; or with its bytes, where they are none"
+    )
 
 
 class DetokenizeRequest(Body):

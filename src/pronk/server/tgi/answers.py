@@ -54,7 +54,7 @@ class Answer:
 
     @property
     def finish_reason(self) -> FinishReason:
-        """"length" also for an answer that filled the context, or whose time was up."""
+        """ "length" also for an answer that filled the context, or whose time was up."""
         assert self.last is not None, "the answer has not ended"
         if self.last.finish_reason != "stop":
             return "length"

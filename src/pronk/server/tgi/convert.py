@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,7 +60,7 @@ def wanted(
         max_tokens=new_tokens(p.max_new_tokens, len(prompt), model, settings),
         logprobs=(p.top_n_tokens or 0) if details or stream or (p.best_of or 1) > 1 else None,
         prompt_logprobs=0 if p.decoder_input_details else None,
-        grammar=_grammar(p.grammar) if p.grammar else None,
+        **({"grammar": _grammar(p.grammar)} if p.grammar else {}),  # type: ignore[arg-type]
     )
     seeds = _seeds(p)
     requests = tuple(Request(prompt, _seeded(params, seed)) for seed in seeds)
@@ -111,12 +110,12 @@ def _refuse(p: GenerateParameters, settings: ServerSettings, *, stream: bool) ->
         return
     if best_of > settings.max_n:
         raise invalid("best_of", f"is {best_of}, at most {settings.max_n} are allowed")
-    if stream:
-        raise invalid("best_of", f"is {best_of}, but only one answer can be streamed; ask without streaming")
     if not _samples(p, warped_only=False):
         raise invalid("best_of", f"is {best_of}, but greedy answers are all the same; set do_sample")
     if p.seed is not None:
         raise invalid("seed", f"is {p.seed}, and would make all {best_of} answers of best_of the same; leave it out")
+    if stream:
+        raise invalid("best_of", f"is {best_of}, but only one answer can be streamed; ask without streaming")
 
 
 def _samples(p: GenerateParameters, *, warped_only: bool = True) -> bool:
@@ -141,18 +140,17 @@ def _seeded(params: SamplingParams, seed: int | None) -> SamplingParams:
 def _grammar(grammar: TgiGrammar) -> Grammar:
     if isinstance(grammar, RegexGrammar):
         return Grammar.regex(grammar.value)
-    if not isinstance(grammar, JsonGrammar):
-        return Grammar.json_schema(grammar.value.schema_)
-    return Grammar.json_schema(_schema(grammar.value))
+    return Grammar.json_schema(_schema(grammar.value if isinstance(grammar, JsonGrammar) else grammar.value.schema_))
 
 
 def _schema(value: dict[str, Any] | str) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return value
-    try:
-        schema = json.loads(value)
-    except (ValueError, RecursionError) as error:
-        raise invalid("grammar", f"has a value that is no JSON: {error}") from None
+    """TGI takes a schema that has properties for an object's, though JSON Schema would let anything else pass too."""
+    schema: Any = value
+    if isinstance(value, str):
+        try:
+            schema = json.loads(value)
+        except (ValueError, RecursionError) as error:
+            raise invalid("grammar", f"has a value that is no JSON: {error}") from None
     if not isinstance(schema, dict):
         raise invalid("grammar", f"has a value that is {type(schema).__name__}, expected a JSON schema, an object")
-    return schema
+    return {"type": "object", **schema} if "properties" in schema else schema

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 
+import anyio.to_thread
 import fastapi
 from starlette.responses import Response, StreamingResponse
 
@@ -17,34 +18,43 @@ from pronk.server.tgi.errors import error_of, error_response
 from pronk.server.tgi.schemas import GenerateRequest, GenerateResponse, StreamResponse
 
 
-async def generate(state: ServerState, body: GenerateRequest, connection: fastapi.Request) -> Response:
-    """The whole answer, as JSON with TGI's headers."""
+async def generate(
+    state: ServerState, body: GenerateRequest, connection: fastapi.Request, *, in_list: bool = False
+) -> Response:
+    """The likeliest of `best_of` answers, whole, with TGI's headers."""
     started = time.perf_counter()
-    answer, response = await generated(state, body, connection)
-    return Json(to_json(response), headers=_headers(answer, len(body.inputs), time.perf_counter() - started))
-
-
-async def generated(
-    state: ServerState, body: GenerateRequest, connection: fastapi.Request
-) -> tuple[Answer, GenerateResponse]:
-    """The likeliest of `best_of` answers, and what is said of all."""
     model = state.model(None)
-    asked = wanted(body.inputs, body.parameters, model, state.settings, stream=False)
+    asked = await understood(body, model, state, stream=False)
+    answers = await finished(state, model, asked, connection)
+    best, *others = sorted(answers, key=lambda answer: -answer.mean_logprob)
+    details = None
+    if asked.details:
+        details = best.details([other.sequence(asked.in_front) for other in others] or None)
+    response = to_json(GenerateResponse(generated_text=asked.in_front + best.text, details=details))
+    headers = _headers(best, len(body.inputs), time.perf_counter() - started)
+    return Json([response] if in_list else response, headers=headers)
+
+
+async def understood(body: GenerateRequest, model: ServedModel, state: ServerState, *, stream: bool) -> Wanted:
+    """In a thread: reading a long text takes time."""
+    return await anyio.to_thread.run_sync(
+        lambda: wanted(body.inputs, body.parameters, model, state.settings, stream=stream)
+    )
+
+
+async def finished(state: ServerState, model: ServedModel, asked: Wanted, connection: fastapi.Request) -> list[Answer]:
+    """All of one body's answers, in the order of its requests."""
     answers = {answer.request.id: answer for answer in _answers(asked, model)}
     async with await run(state, model, asked.requests, connection) as outputs:
         async for output in outputs:
             answers[output.request_id].feed(output)
-    best, *others = sorted(answers.values(), key=lambda answer: -answer.mean_logprob)
-    details = None
-    if asked.details:
-        details = best.details([other.sequence(asked.in_front) for other in others] or None)
-    return best, GenerateResponse(generated_text=asked.in_front + best.text, details=details)
+    return list(answers.values())
 
 
 async def generate_stream(state: ServerState, body: GenerateRequest, connection: fastapi.Request) -> Response:
     """Server-sent events, a token each. What can be refused is refused before the stream begins, by its status."""
     model = state.model(None)
-    asked = wanted(body.inputs, body.parameters, model, state.settings, stream=True)
+    asked = await understood(body, model, state, stream=True)
     (answer,) = _answers(asked, model)
     outputs = await run(state, model, asked.requests, connection)
     headers = {

@@ -31,10 +31,14 @@ def info(state: ServerState) -> Info:
 
 
 async def tokenized(state: ServerState, text: str) -> list[dict[str, Any]]:
-    """With a begin-of-text where the model has one, and control tokens by their names, as /generate reads its inputs."""
+    """As /generate reads its inputs: a begin-of-text, where the model has one, and control tokens by their names."""
     tokenizer = state.model(None).llama.tokenizer
     ids = await anyio.to_thread.run_sync(lambda: tokenizer.encode(text, bos=True, special=True))
     return [token.model_dump() for token in _tokens(state.model(None), text, ids)]
+
+
+def chat_prompt(state: ServerState, body: dict[str, Any]) -> tuple[ServedModel, list[int]]:
+    raise NotImplementedError
 
 
 async def chat_tokenized(state: ServerState, body: dict[str, Any]) -> ChatTokenizeResponse:

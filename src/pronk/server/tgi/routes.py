@@ -14,8 +14,8 @@ from pronk.server.errors import Json
 from pronk.server.run import gated
 from pronk.server.state import ServerState
 from pronk.server.tgi.errors import error_response
-from pronk.server.tgi.generate import generate, generate_stream
 from pronk.server.tgi.gateways import compat_generate, invoke, predict
+from pronk.server.tgi.generate import generate, generate_stream
 from pronk.server.tgi.questions import chat_tokenized, info, tokenized
 from pronk.server.tgi.schemas import (
     ChatTokenizeResponse,
@@ -31,6 +31,7 @@ from pronk.server.tgi.schemas import (
 )
 
 PREFIXES = ("/", "/generate", "/generate_stream", "/info", "/tokenize", "/chat_tokenize", "/invocations", "/vertex")
+
 
 def router(state: ServerState) -> APIRouter:
     routes = APIRouter(tags=["TGI"])

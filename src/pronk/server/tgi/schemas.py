@@ -38,25 +38,33 @@ class GenerateParameters(Body):
     """null is as good as leaving a field out. Without `do_sample` and all of temperature, top_k, top_p and typical_p
     the answer is greedy; so it is with a temperature of 1 alone."""
 
-    adapter_id: str | None = Field(None, description="refused: there are no adapters")
-    best_of: int | None = Field(None, ge=1, description="answers to choose the most likely from; needs sampling")
-    decoder_input_details: bool | None = Field(None, description="the prompt's tokens with their log probabilities")
-    details: bool | None = Field(None, description="the answer's tokens, and why it ended")
+    adapter_id: str | None = Field(default=None, description="refused: there are no adapters")
+    best_of: int | None = Field(
+        default=None, ge=1, description="answers to choose the most likely from; needs sampling"
+    )
+    decoder_input_details: bool | None = Field(
+        default=None, description="the prompt's tokens with their log probabilities"
+    )
+    details: bool | None = Field(default=None, description="the answer's tokens, and why it ended")
     do_sample: bool | None = None
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     grammar: TgiGrammar | None = None
-    max_new_tokens: int | None = Field(None, ge=1, description="default: 1024, or what the context has room for")
-    repetition_penalty: float | None = Field(None, gt=0)
-    return_full_text: bool | None = Field(None, description="the prompt's text in front of the answer's")
-    seed: int | None = Field(None, ge=0, lt=2**64)
-    stop: list[str] | None = Field(None, description="end the answer, and are the last of it")
-    temperature: float | None = Field(None, gt=0)
-    top_k: int | None = Field(None, ge=1)
-    top_n_tokens: int | None = Field(None, ge=0, description="the most likely tokens at each place")
-    top_p: float | None = Field(None, gt=0, lt=1)
-    truncate: int | None = Field(None, ge=1, description="of the prompt, keep only so many tokens, the last ones")
-    typical_p: float | None = Field(None, gt=0, lt=1)
-    watermark: bool | None = Field(None, description="true is refused")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, description="default: 1024, or what the context has room for"
+    )
+    repetition_penalty: float | None = Field(default=None, gt=0)
+    return_full_text: bool | None = Field(default=None, description="the prompt's text in front of the answer's")
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    stop: list[str] | None = Field(default=None, description="end the answer, and are the last of it")
+    temperature: float | None = Field(default=None, gt=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_n_tokens: int | None = Field(default=None, ge=0, description="the most likely tokens at each place")
+    top_p: float | None = Field(default=None, gt=0, lt=1)
+    truncate: int | None = Field(
+        default=None, ge=1, description="of the prompt, keep only so many tokens, the last ones"
+    )
+    typical_p: float | None = Field(default=None, gt=0, lt=1)
+    watermark: bool | None = Field(default=None, description="true is refused")
 
 
 class GenerateRequest(Body):
