@@ -9,6 +9,7 @@ A Llama may be used from several threads at once; what they ask for runs togethe
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -100,7 +101,6 @@ class Llama:
         self.engine_config = engine_config
         self.defaults = _defaults(checkpoint)
         self._chat_variant = chat_format
-        self._service: EngineService | None = None
         self._tokenizer = tokenizer
         self._no_tokenizer: TokenizerError | None = None
         if tokenizer is None:
@@ -113,6 +113,8 @@ class Llama:
             model,
             Runner(Engine(model, cache, self._tokenizer, engine_config)),
         )
+        self._service: EngineService | None = None
+        self._starting = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -283,13 +285,20 @@ class Llama:
         )
 
     def serve(self) -> EngineService:
-        if self._service is None:
-            self._service = EngineService(self._runner)
-        return self._service
+        """A thread that runs requests while there are any, for callers that cannot wait in their own; started at the
+        first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches."""
+        with self._starting:
+            if self._service is None:
+                self._service = EngineService(self._runner)
+            return self._service
 
     def close(self) -> None:
-        """Let go of weights and cache. Streams that are still read keep them until they end."""
-        self._running = None
+        """Let go of weights and cache. Streams that are still read keep them until they end; what `serve` runs is
+        cancelled."""
+        with self._starting:
+            self._running = None
+            if self._service:
+                self._service.close()
 
     def __enter__(self) -> Llama:
         return self

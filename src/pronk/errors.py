@@ -35,4 +35,4 @@ class BackendError(PronkError):
 
 
 class EngineStopped(PronkError):
-    """The thread that runs an engine has ended; nothing more can be run with it."""
+    """The thread that runs a served model has ended: it was closed, or an error that is named ended it."""

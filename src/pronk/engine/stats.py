@@ -1,4 +1,4 @@
-"""What an engine has done and is doing."""
+"""What an engine is doing and has done, in numbers: for a server's metrics and its decision whom to let in."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineStats:
-    """A snapshot. Counters only grow."""
+    """A snapshot. The first line are levels; the others are counters, which only grow.
 
-    waiting: int = 0
-    running: int = 0
-    pages: int = 0
-    pages_used: int = 0
-    pages_cached: int = 0
-    preemptions: int = 0
-    steps: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    failed_steps: int = 0
+    `pages` of the cache: `pages_used` by requests, `pages_cached` kept for sharing and free to take; the rest is empty.
+    `prompt_tokens` are those of prompts that were read to their end, `cached_tokens` of them found in the cache.
+    """
+
+    waiting: int
+    running: int
+    pages: int
+    pages_used: int
+    pages_cached: int
+    preemptions: int
+    steps: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    failed_steps: int
