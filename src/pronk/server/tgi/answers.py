@@ -46,7 +46,7 @@ class Answer:
         if output.finish_reason:
             self.last = output
             if isinstance(output.stopped_by, int):
-                new.append(self._token(output.stopped_by, None))
+                new.append(self._token(output.stopped_by, output.stop_logprob))
             elif new and not new[-1].token.special:
                 self._complete(new[-1].token, output.stopped_by or "")
         self.tokens += new

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import JSONResponse
 
-from pronk.server.errors import ApiError, Json
+from pronk.server.errors import ApiError, Json, as_api_error
+from pronk.server.logs import log, request_id
 
 _TYPES = {
     401: "authentication",
@@ -37,3 +38,11 @@ def tgi_status(error: ApiError) -> int:
 
 def render_error(error: ApiError) -> JSONResponse:
     return Json(error_of(error), status_code=tgi_status(error))
+
+
+def caught(error: Exception) -> ApiError:
+    """An error in the middle of a stream, logged where it is ours."""
+    shown = as_api_error(error)
+    if shown.status >= 500 and not isinstance(error, ApiError):
+        log.error("a stream failed", exc_info=error, extra={"request_id": request_id.get()})
+    return shown

@@ -9,12 +9,12 @@ import anyio.to_thread
 import fastapi
 from starlette.responses import Response, StreamingResponse
 
-from pronk.server.errors import Json, as_api_error, dump
+from pronk.server.errors import ClientGone, Json, dump
 from pronk.server.run import Outputs, run
 from pronk.server.state import ServedModel, ServerState
 from pronk.server.tgi.answers import Answer, NewToken
 from pronk.server.tgi.convert import Wanted, wanted
-from pronk.server.tgi.errors import error_of, error_response
+from pronk.server.tgi.errors import caught, error_of, error_response
 from pronk.server.tgi.schemas import GenerateRequest, GenerateResponse, StreamResponse
 
 
@@ -77,11 +77,11 @@ def to_json(response: GenerateResponse | StreamResponse) -> dict[str, object]:
     return data
 
 
-def event(content: object) -> str:
-    return f"data:{dump(content)}\n\n"
+def event(content: object) -> bytes:
+    return f"data:{dump(content)}\n\n".encode("utf-8", "backslashreplace")
 
 
-async def _events(outputs: Outputs, answer: Answer, asked: Wanted) -> AsyncIterator[str]:
+async def _events(outputs: Outputs, answer: Answer, asked: Wanted) -> AsyncIterator[bytes]:
     index = 0
     async with outputs:
         try:
@@ -93,8 +93,10 @@ async def _events(outputs: Outputs, answer: Answer, asked: Wanted) -> AsyncItera
                     yield event(to_json(_stream_response(index, token, answer if last else None, asked)))
                 if output.finish_reason and not new:
                     yield event(error_response("the time was up before the next token", "incomplete_generation"))
-        except Exception as error:  # the status has been sent: the error is an event
-            yield event(error_of(as_api_error(error)))
+        except ClientGone:
+            return
+        except Exception as error:  # the status has been sent, so the error is an event
+            yield event(error_of(caught(error)))
 
 
 def _stream_response(index: int, new: NewToken, ended: Answer | None, asked: Wanted) -> StreamResponse:
