@@ -25,8 +25,7 @@ async def generate(
     started = time.perf_counter()
     model = state.model(None)
     asked = await understood(body, model, state, stream=False)
-    answers = await finished(state, model, asked, connection)
-    best, *others = sorted(answers, key=lambda answer: -answer.mean_logprob)
+    best, *others = likeliest_first(await finished(state, model, asked, connection))
     details = None
     if asked.details:
         details = best.details([other.sequence(asked.in_front) for other in others] or None)
@@ -49,6 +48,10 @@ async def finished(state: ServerState, model: ServedModel, asked: Wanted, connec
         async for output in outputs:
             answers[output.request_id].feed(output)
     return list(answers.values())
+
+
+def likeliest_first(answers: list[Answer]) -> list[Answer]:
+    return sorted(answers, key=lambda answer: -answer.mean_logprob)
 
 
 async def generate_stream(state: ServerState, body: GenerateRequest, connection: fastapi.Request) -> Response:

@@ -7,6 +7,8 @@ from typing import Any
 import anyio.to_thread
 
 import pronk
+from pronk.server.openai.conversation import read_messages, read_offer
+from pronk.server.openai.fields import ChatBody
 from pronk.server.state import ServedModel, ServerState
 from pronk.server.tgi.convert import max_input_tokens
 from pronk.server.tgi.schemas import ChatTokenizeResponse, Info, SimpleToken
@@ -37,11 +39,15 @@ async def tokenized(state: ServerState, text: str) -> list[dict[str, Any]]:
     return [token.model_dump() for token in _tokens(state.model(None), text, ids)]
 
 
-def chat_prompt(state: ServerState, body: dict[str, Any]) -> tuple[ServedModel, list[int]]:
-    raise NotImplementedError
+def chat_prompt(state: ServerState, body: ChatBody) -> tuple[ServedModel, list[int]]:
+    """As /v1/chat/completions would have it. Raises ApiError, ChatFormatError."""
+    model = state.model(body.model)
+    messages = read_messages(body.messages)
+    offer = read_offer(body.tools, body.tool_choice, body.parallel_tool_calls, state.settings)
+    return model, model.llama.chat_format.encode(messages, offer.shown)
 
 
-async def chat_tokenized(state: ServerState, body: dict[str, Any]) -> ChatTokenizeResponse:
+async def chat_tokenized(state: ServerState, body: ChatBody) -> ChatTokenizeResponse:
     model, ids = await anyio.to_thread.run_sync(lambda: chat_prompt(state, body))
     text = written_out(model.llama.tokenizer, ids)
     return ChatTokenizeResponse(tokenize_response=_tokens(model, text, ids), templated_text=text)

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from pronk.server import llama_server
 from pronk.server.bodies import parsed
 from pronk.server.errors import Json
+from pronk.server.openai.fields import ChatBody
 from pronk.server.run import gated
 from pronk.server.state import ServerState
 from pronk.server.tgi.errors import error_response
@@ -92,6 +93,6 @@ def _add_asking(state: ServerState, routes: APIRouter) -> None:
         return Json(await tokenized(state, parsed(TokenizeRequest, body).inputs))
 
     @routes.post("/chat_tokenize", response_model=ChatTokenizeResponse)
-    async def chat_tokenize_route(body: dict[str, Any]) -> Response:
+    async def chat_tokenize_route(body: ChatBody) -> Response:
         """The prompt that a body of /v1/chat/completions becomes, as text and as tokens."""
         return Json((await chat_tokenized(state, body)).model_dump())
