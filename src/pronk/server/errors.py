@@ -105,18 +105,17 @@ def validation_error(errors: Sequence[Mapping[str, Any]], known: Sequence[str] =
         return ApiError(400, f"there is no field {param!r}{hint}", param=param, code="unknown_parameter")
     if kind == "missing":
         return ApiError(400, f"{param!r} is missing", param=param, code="missing_required_parameter")
-    context = first.get("ctx", {})
-    if isinstance(context.get("error"), ApiError):  # a validator of ours said it better
-        return context["error"]  # type: ignore[no-any-return]
     message = str(first["msg"]).removeprefix("Value error, ")
     found = f", found {_shown(first['input'])}" if "input" in first else ""
     return ApiError(400, f"{param}: {message[:1].lower()}{message[1:]}{found}", param=param, code="invalid_value")
 
 
 def field_path(place: Sequence[Any]) -> str | None:
-    """messages[0].content, of ("messages", 0, "content")."""
+    """messages[0].content, of ("messages", 0, "content"). The names of a union's types are no part of it."""
     path = ""
     for part in place:
+        if isinstance(part, str) and (part in ("str", "int", "float", "bool") or "[" in part):
+            continue
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     return path or None
 

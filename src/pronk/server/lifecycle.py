@@ -56,7 +56,9 @@ def url(sock: socket.socket) -> str:
 
 def serve(state: ServerState, sock: socket.socket, ready: Callable[[], None] = lambda: None) -> int:
     """Serve until a signal comes, and give the exit status: 0, or 130 after Ctrl-C. `ready` is called when the first
-    request can come. Raises RequestError where the port is gone by now. In another thread than the main one there are no signals; `Server.stop` does the same."""
+    request can come. Raises RequestError where the port is gone by now.
+
+    In another thread than the main one there are no signals; `Server.stop` does the same."""
     server = Server(state, ready)
     host, port = sock.getsockname()[:2]
     try:

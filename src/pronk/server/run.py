@@ -18,11 +18,12 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from pronk.engine.request import Output, Request
-from pronk.errors import EngineStopped
+from pronk.errors import EngineStopped, PronkError
 from pronk.server.errors import ApiError, ClientGone
 from pronk.server.state import ServedModel, ServerState
 
 _HEARTBEAT = 1.0  # seconds after which a waiting answer looks whether the engine lives
+_HEARTBEATS = 5  # for which one that does not may still deliver
 
 log = logging.getLogger("pronk.server")
 
@@ -86,6 +87,8 @@ class Outputs(AsyncIterator[Output]):
         output = ClientGone() if self._gone else await self._queue.get()
         if isinstance(output, Exception):
             raise output
+        if isinstance(output.error, PronkError):
+            raise output.error
         if output.error:
             log.error("a step failed", exc_info=output.error, extra={"request_id": output.request_id})
             raise ApiError(500, "the engine failed at this request; the server's log says why", "server_error")
@@ -120,12 +123,14 @@ class Outputs(AsyncIterator[Output]):
         self._queue.put_nowait(output)
 
     async def _watch(self) -> None:
-        """The body has been read, so what comes next from the client is that it has left. An engine whose thread has
-        ended delivers nothing more, so that is looked for too."""
+        """The body has been read, so what comes next from the client is that it has left. An engine that ends says so
+        for each of its requests; should it not have come to that, nobody waits for ever."""
         gone = self._loop.create_task(_disconnected(self._connection))
+        silent = 0
         try:
-            while not gone.done() and self._model.service.alive:
+            while not gone.done() and silent < _HEARTBEATS:
                 await asyncio.wait([gone], timeout=_HEARTBEAT)
+                silent = 0 if self._model.service.alive else silent + 1
             self._gone = gone.done()
         finally:
             gone.cancel()
