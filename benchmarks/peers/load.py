@@ -216,7 +216,17 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 def load_table(rows: Iterable[dict[str, Any]], ours: str) -> str:
     """Markdown of rows {"clients", "engines": {name: [figures of each round], or why there are none}}."""
-    head = ["clients", "engine", "tokens/s", "ratio", "first token, median", "p99", "per token, median", "p99", "failed"]
+    head = [
+        "clients",
+        "engine",
+        "tokens/s",
+        "ratio",
+        "first token, median",
+        "p99",
+        "per token, median",
+        "p99",
+        "failed",
+    ]
     lines = []
     for row in rows:
         known = {name: medians([Figures(**f) for f in r]) for name, r in row["engines"].items() if isinstance(r, list)}
