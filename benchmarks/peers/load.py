@@ -94,15 +94,12 @@ async def post(port: int, path: str, body: Any) -> tuple[int, float]:
 
 async def drive(asks: Iterable[Ask], clients: int, one: Callable[[Ask], Any]) -> list[Any]:
     """`one` of each ask, by so many clients, each with one request at a time."""
-    waiting = iter(list(asks))
-    seen: list[Any] = []
+    waiting = iter(list(asks))  # shared: each ask goes to one client
 
-    async def client() -> None:
-        for wanted in waiting:  # shared: each ask goes to one client
-            seen.append(await one(wanted))
+    async def client() -> list[Any]:
+        return [await one(wanted) for wanted in waiting]
 
-    await asyncio.gather(*(client() for _ in range(clients)))
-    return seen
+    return [seen for own in await asyncio.gather(*(client() for _ in range(clients))) for seen in own]
 
 
 # --- HTTP ---

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from support.serving import Running
+from support.serving import Answer, Running
 
+PROMPT = "Once upon a time"
 MESSAGES = [{"role": "user", "content": "Hi <|eot_id|>"}]
 
 
@@ -66,3 +69,74 @@ def test_mistakes_are_named_in_llama_server_s_form(server: Running, path: str, b
     error = answer.json["error"]
     assert (answer.status, error["code"], error["type"]) == (400, 400, "invalid_request_error")
     assert named in error["message"]
+
+
+# --- /completion ---
+
+
+def complete(server: Running, **fields: object) -> Answer:
+    return server.post("/completion", {"prompt": PROMPT, "n_predict": 8, "temperature": 0, **fields})
+
+
+def test_completion_continues_a_text(server: Running) -> None:
+    answer = complete(server, return_tokens=True).json
+    same = server.post("/v1/completions", {"prompt": PROMPT, "max_tokens": 8, "temperature": 0}).json
+    assert answer["content"] == same["choices"][0]["text"]
+    assert (answer["stop"], answer["stop_type"], answer["tokens_predicted"]) == (True, "limit", 8)
+    assert server.post("/detokenize", {"tokens": answer["tokens"]}).json["content"] == answer["content"]
+    assert answer["tokens_evaluated"] == len(tokens(server, PROMPT, add_special=True))
+    assert answer["timings"]["predicted_n"] == 8
+
+
+def test_completion_of_ids_and_texts(server: Running) -> None:
+    ids = tokens(server, PROMPT, add_special=True)
+    whole = complete(server).json["content"]
+    assert complete(server, prompt=ids).json["content"] == whole
+    assert complete(server, prompt=["Once", *tokens(server, " upon a time")]).json["prompt"] == PROMPT
+
+
+def test_completion_streams_without_done(server: Running) -> None:
+    *parts, last = (json.loads(block[6:]) for block in complete(server, stream=True).body.decode().split("\n\n")[:-1])
+    assert "".join(part["content"] for part in parts) == complete(server).json["content"]
+    assert [part["stop"] for part in parts] == [False] * 8
+    assert (last["stop"], last["content"], last["tokens_predicted"]) == (True, "", 8)
+
+
+def test_completion_stops_at_a_word(server: Running) -> None:
+    free = complete(server).json["content"]
+    answer = complete(server, stop=[free[2:5]]).json
+    assert (answer["stop_type"], answer["stopping_word"]) == ("word", free[2:5])
+    assert answer["content"] == free[: free.index(free[2:5])]
+
+
+def test_completion_shows_probabilities(server: Running) -> None:
+    for shown in complete(server, n_probs=2).json["completion_probabilities"]:
+        assert shown["top_logprobs"][0]["id"] == shown["id"], "greedy takes the most likely"
+        assert len(shown["top_logprobs"]) == 2
+
+
+def test_completion_s_bias_forbids_and_forces(server: Running) -> None:
+    (token,) = tokens(server, "a")
+    assert complete(server, logit_bias=[[token, 100.0]]).json["content"] == "a" * 8
+    forbidden = complete(server, logit_bias=[[token, 90.0], ["a", False]], return_tokens=True).json
+    assert token not in forbidden["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"n_predict": -5}, "n_predict"),
+        ({"id_slot": 3}, "id_slot"),
+        ({"nonsense": 1}, "nonsense"),
+        ({"prompt": ["a", "b"]}, "prompt"),
+        ({"repeat_penalty": 1.1, "repeat_last_n": 64}, "repeat_last_n"),
+        ({"logit_bias": [["a"]]}, "logit_bias"),
+        ({"n_probs": 1000}, "n_probs"),
+        ({"grammar": 'root ::= "a"', "json_schema": {}}, "json_schema"),
+        ({"model": "other"}, "other"),
+    ],
+)
+def test_completion_refuses_by_name(server: Running, fields: dict[str, object], named: str) -> None:
+    answer = complete(server, **fields)
+    assert answer.status == (404 if "model" in fields else 400)
+    assert named in answer.json["error"]["message"]

@@ -12,7 +12,7 @@ from pronk.server.errors import validation_error
 class Body(BaseModel):
     """A field that is not known is refused. Numbers are numbers and not texts of them."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 Parsed = TypeVar("Parsed", bound=BaseModel)

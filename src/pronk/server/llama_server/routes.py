@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import anyio.to_thread
+import fastapi
 from fastapi import APIRouter
 from starlette.responses import Response
 
 import pronk
 from pronk.server.errors import Json
+from pronk.server.llama_server.completion import complete
+from pronk.server.llama_server.fields import CompletionRequest
 from pronk.server.llama_server.schemas import ApplyTemplateRequest, DetokenizeRequest, TokenizeRequest
+from pronk.server.run import gated
 from pronk.server.state import ServerState
 from pronk.server.token_text import written_out
 from pronk.text.messages import messages_from_json, tools_from_json
@@ -21,6 +25,18 @@ PREFIXES = ("/detokenize", "/apply-template", "/props", "/completion", "/complet
 
 def router(state: ServerState) -> APIRouter:
     routes = APIRouter(tags=["llama-server"])
+    gate = APIRouter(route_class=gated(state))
+
+    @gate.post("/completion")
+    async def completion(body: CompletionRequest, connection: fastapi.Request) -> Response:
+        """Continue a text, with llama-server's own fields."""
+        return await complete(state, body, connection)
+
+    @gate.post("/completions", include_in_schema=False)
+    async def completions(body: CompletionRequest, connection: fastapi.Request) -> Response:
+        return await complete(state, body, connection)
+
+    routes.include_router(gate)
 
     @routes.post("/detokenize")
     def detokenize(body: DetokenizeRequest) -> Response:
