@@ -140,3 +140,14 @@ def test_completion_refuses_by_name(server: Running, fields: dict[str, object], 
     answer = complete(server, **fields)
     assert answer.status == (404 if "model" in fields else 400)
     assert named in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize("grammar", ['root ::= "yes" | "no"', 'start: "yes" | "no"'])
+def test_completion_follows_a_grammar(server: Running, grammar: str) -> None:
+    answer = complete(server, grammar=grammar, n_predict=30).json
+    assert answer["content"] in ("yes", "no")
+    assert answer["stop_type"] == "eos"
+
+
+def test_completion_follows_a_schema(server: Running) -> None:
+    assert json.loads(complete(server, json_schema={"enum": [17, 18]}, n_predict=30).json["content"]) in (17, 18)

@@ -10,15 +10,22 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import ValidationError
 
 import pronk
+from pronk.engine.logprobs import TokenLogprob
+from pronk.engine.request import Output, Request, Timings, Usage
 from pronk.server.settings import ServerSettings
-from support.serving import Answer, Running, serving
+from pronk.server.tgi.answers import Answer
+from pronk.server.tgi.schemas import Token
+from support.engine_fakes import STOP, ByteTokenizer
+from support.serving import Answer as Reply
+from support.serving import Running, serving
 
+SURE = TokenLogprob(STOP, -0.5)
 PROMPT = "Once upon a time"
 REGEX = {"type": "regex", "value": "[a-c]{3} é"}
 SCHEMA = {"properties": {"name": {"enum": ["Anna", "Ben"]}}, "required": ["name"], "additionalProperties": False}
 
 
-def ask(server: Running, path: str = "/generate", inputs: str = PROMPT, **parameters: Any) -> Answer:
+def ask(server: Running, path: str = "/generate", inputs: str = PROMPT, **parameters: Any) -> Reply:
     return server.post(path, {"inputs": inputs, "parameters": {"max_new_tokens": 12, **parameters}})
 
 
@@ -28,7 +35,7 @@ def text(server: Running, **parameters: Any) -> str:
     return str(answer.json["generated_text"])
 
 
-def events(answer: Answer) -> list[Any]:
+def events(answer: Reply) -> list[Any]:
     """Each is one line, `data:` and JSON, and an empty line."""
     assert answer.headers["content-type"].startswith("text/event-stream")
     *blocks, end = answer.body.decode().split("\n\n")
@@ -149,15 +156,30 @@ def test_a_stop_string_ends_the_text_and_is_its_last(server: Running, start: int
     assert whole["generated_text"] == stream[-1]["generated_text"] == expected
 
 
-def test_an_end_token_is_the_last_token_special_and_not_in_the_text(server: Running) -> None:
+def test_an_end_token_is_the_last_token_special_and_not_in_the_text() -> None:
+    answer = Answer(ByteTokenizer(), Request(tuple(b"?")), seed=None)
+    usage, timings = Usage(1, 3), Timings(0, 0, 0, 0, 0)
+    ended = Output("", finish_reason="stop", stopped_by=STOP, usage=usage, timings=timings, stop_logprob=SURE)
+    new = answer.feed(Output("", tuple(b"h"), "h")) + answer.feed(Output("", tuple(b"i"), "i")) + answer.feed(ended)
+    assert [token.token.text for token in new] == ["h", "i", "<stop>"]
+    assert new[-1].token == Token(id=STOP, text="<stop>", logprob=-0.5, special=True)
+    assert (answer.text, answer.finish_reason, answer.stream_details().generated_tokens) == ("hi", "eos_token", 3)
+
+
+def test_half_a_character_at_the_end_comes_with_the_last_token() -> None:
+    answer = Answer(ByteTokenizer(), Request(tuple(b"?")), seed=None)
+    half = "é".encode()[:1]
+    usage, timings = Usage(1, 2), Timings(0, 0, 0, 0, 0)
+    last = Output("", tuple(half), "\ufffd", finish_reason="length", usage=usage, timings=timings)
+    new = answer.feed(Output("", tuple(b"a"), "a")) + answer.feed(last)
+    assert [token.token.text for token in new] == ["a", "\ufffd"]
+    assert answer.text == "a\ufffd"
+
+
+def test_a_grammar_that_can_only_end_ends_the_answer(server: Running) -> None:
     stream = events(ask(server, "/generate_stream", grammar=REGEX, max_new_tokens=50, details=True))
-    last = stream[-1]
-    assert last["details"]["finish_reason"] == "eos_token"
-    assert last["details"]["generated_tokens"] == len(stream)
-    assert last["token"]["special"]
-    assert last["token"]["text"].startswith("<|")
-    assert last["token"]["logprob"] <= 0
-    assert last["generated_text"] == plain([event["token"] for event in stream])
+    assert stream[-1]["details"]["finish_reason"] == "eos_token"
+    assert stream[-1]["generated_text"] == plain([event["token"] for event in stream])
 
 
 # --- grammars ---

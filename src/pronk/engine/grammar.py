@@ -1,8 +1,8 @@
 """Answers that follow a grammar by construction: before each choice, the tokens that may come next.
 
-Built on llguidance (https://github.com/guidance-ai/llguidance): an Earley parser over lexemes, which walks a trie of the
-vocabulary's bytes. The model keeps its own choice among the allowed tokens: text that the grammar forces is not written
-for it, nor in a tokenization that is not its own. What a grammar may cost is bounded, because grammars come from users.
+Built on llguidance (https://github.com/guidance-ai/llguidance): an Earley parser over lexemes, which walks a trie of
+the vocabulary's bytes. The model keeps its own choice among the allowed tokens: text that the grammar forces is not
+written for it, nor in a tokenization that is not its own. What a grammar may cost is bounded: grammars come from users.
 """
 
 from __future__ import annotations

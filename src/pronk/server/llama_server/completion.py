@@ -84,7 +84,7 @@ class _Answer:
         assert self.last is not None
         assert self.last.usage is not None
         assert self.last.timings is not None
-        by, usage = self.last.stopped_by, self.last.usage
+        reason, by, usage = self.last.finish_reason, self.last.stopped_by, self.last.usage
         return {
             "index": 0,
             "content": self.text,
@@ -98,8 +98,8 @@ class _Answer:
             "generation_settings": self._settings(),
             "prompt": self.model.llama.tokenizer.decode(self.request.prompt),
             "has_new_line": "\n" in self.text,
-            "truncated": self.last.finish_reason == "context" or self.last.slid > 0,
-            "stop_type": "limit" if by is None else "eos" if isinstance(by, int) else "word",
+            "truncated": reason == "context" or self.last.slid > 0,
+            "stop_type": "limit" if reason != "stop" else "word" if isinstance(by, str) else "eos",
             "stopping_word": by if isinstance(by, str) else "",
             "timings": _timings(usage, self.last.timings),
             **self._probabilities(self.logprobs),

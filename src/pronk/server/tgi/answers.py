@@ -58,7 +58,7 @@ class Answer:
         assert self.last is not None, "the answer has not ended"
         if self.last.finish_reason != "stop":
             return "length"
-        return "eos_token" if isinstance(self.last.stopped_by, int) else "stop_sequence"
+        return "stop_sequence" if isinstance(self.last.stopped_by, str) else "eos_token"
 
     @property
     def usage(self) -> Usage:

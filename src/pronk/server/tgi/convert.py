@@ -60,7 +60,7 @@ def wanted(
         max_tokens=new_tokens(p.max_new_tokens, len(prompt), model, settings),
         logprobs=(p.top_n_tokens or 0) if details or stream or (p.best_of or 1) > 1 else None,
         prompt_logprobs=0 if p.decoder_input_details else None,
-        **({"grammar": _grammar(p.grammar)} if p.grammar else {}),  # type: ignore[arg-type]
+        grammar=_grammar(p.grammar) if p.grammar else None,
     )
     seeds = _seeds(p)
     requests = tuple(Request(prompt, _seeded(params, seed)) for seed in seeds)
