@@ -116,6 +116,8 @@ async def _posted(port: int, path: str, body: Any) -> AsyncIterator[asyncio.Stre
         yield reader
     finally:
         writer.transport.abort()  # no lingering: who vanishes is gone
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, bool]:
