@@ -47,11 +47,11 @@ class Running:
     server: Server
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """One request on a connection of its own. A body that is not bytes is sent as JSON."""
+        """On a connection of its own. A dictionary, list or text is sent as JSON, an iterator of bytes in chunks."""
         address = urlsplit(self.url)
         connection = HTTPConnection(address.hostname or "", address.port, timeout=120)
         sent = dict(headers or {})
-        if body is not None and not isinstance(body, bytes):
+        if isinstance(body, (dict, list, str)):
             body = json.dumps(body).encode()
         if body is not None:
             sent.setdefault("Content-Type", "application/json")

@@ -97,8 +97,10 @@ def validation_error(errors: Sequence[Mapping[str, Any]], known: Sequence[str] =
     if kind == "json_invalid":
         return ApiError(400, f"the body is not JSON: {first['ctx']['error']} at character {place[0]}", code="bad_json")
     param = field_path(place)
-    if param is None:
+    if param is None and (kind == "missing" or kind.endswith("_type")):
         return ApiError(400, "the body is not a JSON object; send one, with Content-Type: application/json")
+    if param is None:
+        return ApiError(400, f"the body: {first['msg']}")
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(str(place[-1]), known, 1)
         hint = f"; did you mean {near[0]!r}?" if near else "; leave it out"

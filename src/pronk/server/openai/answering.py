@@ -5,13 +5,14 @@ Chat completions and responses share this; they differ in what the client sees.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 
 import fastapi
 
 from pronk.engine.request import Output, Request
 from pronk.engine.sampling import SamplingParams
+from pronk.server.errors import ApiError
 from pronk.server.openai.conversation import Offer
 from pronk.server.run import Outputs, run
 from pronk.server.state import ServedModel, ServerState
@@ -56,7 +57,17 @@ def chat_requests(
     if not params.ignore_eos:
         params = replace(params, stop_ids=form.stop_ids | set(params.stop_ids))
     prompt = tuple(form.encode(messages, offer.shown))
+    check_length(model, prompt, "messages")
     return [Request(prompt, nth(params, i), f"{id}-{i}", priority=priority) for i in range(count)]
+
+
+def check_length(model: ServedModel, prompt: tuple[int, ...], param: str) -> None:
+    """Raises ApiError 400 in the words that OpenAI's clients look for."""
+    if len(prompt) > model.llama.context:
+        raise ApiError(
+            400, f"the prompt has {len(prompt)} tokens, the context holds {model.llama.context}; shorten it",
+            param=param, code="context_length_exceeded",
+        )  # fmt: skip
 
 
 def nth(params: SamplingParams, index: int) -> SamplingParams:
@@ -86,7 +97,7 @@ class Answers:
         }
         return cls(await run(state, model, requests, connection), readers)
 
-    async def parts(self) -> AsyncIterator[Part]:
+    async def parts(self) -> AsyncGenerator[Part, None]:
         """Leaving the iteration early cancels what has not ended."""
         async with self._outputs as outputs:
             async for output in outputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,7 +137,7 @@ def _read(state: ServerState, model: ServedModel, body: ChatBody) -> _Asked:
     return _Asked(id, int(time.time()), model, body, offer, requests)
 
 
-async def _chunks(asked: _Asked, answers: Answers) -> AsyncIterator[Mapping[str, Any]]:
+async def _chunks(asked: _Asked, answers: Answers) -> AsyncGenerator[Mapping[str, Any], None]:
     head = asked.head("chat.completion.chunk")
     with_usage = bool(asked.body.stream_options and asked.body.stream_options.include_usage)
     if with_usage:

@@ -29,13 +29,13 @@ class Prompt:
 
 def read_prompts(llama: Llama, prompts: Prompts, where: str, settings: ServerSettings) -> list[Prompt]:
     """Raises ApiError 400 for none, too many, or ids that the model has not."""
-    items: Sequence[str] | Sequence[Sequence[int]]
+    items: Sequence[str | Sequence[int]]
     if isinstance(prompts, str):
         items = [prompts]
     elif prompts and isinstance(prompts[0], int):
         items = [cast("Sequence[int]", prompts)]
     else:
-        items = cast("Sequence[str]", prompts)
+        items = cast("Sequence[str | Sequence[int]]", prompts)
     if not 1 <= len(items) <= settings.max_prompts:
         raise bad_field(where, f"has {len(items)} prompts, expected 1 to {settings.max_prompts}")
     return [_read(llama, item, f"{where}[{i}]" if len(items) > 1 else where) for i, item in enumerate(items)]

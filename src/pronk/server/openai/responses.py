@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,7 +144,7 @@ def _event(kind: str, response: dict[str, Any]) -> dict[str, Any]:
     return {"type": kind, "response": response}
 
 
-async def _events(asked: _Asked, answers: Answers) -> AsyncIterator[dict[str, Any]]:
+async def _events(asked: _Asked, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
     """In OpenAI's order: created, in progress, each item from added to done, completed."""
     yield _event("response.created", asked.response("in_progress"))
     yield _event("response.in_progress", asked.response("in_progress"))
@@ -164,7 +164,7 @@ async def _events(asked: _Asked, answers: Answers) -> AsyncIterator[dict[str, An
                 yield asked.ended(part.output)
 
 
-async def _numbered(asked: _Asked, answers: Answers) -> AsyncIterator[dict[str, Any]]:
+async def _numbered(asked: _Asked, answers: Answers) -> AsyncGenerator[dict[str, Any], None]:
     """For a stream: numbers, and an event for what fails."""
     number = 0
     try:

@@ -28,12 +28,9 @@ _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar", "gr
 def sampling_params(body: Sampling, defaults: SamplingParams, settings: ServerSettings, **more: Any) -> SamplingParams:
     """`more`: what the calls have each in their own way (max_tokens, logprobs, grammar). Raises ApiError 400."""
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
-    for name, texts in (
-        ("stop", stop),
-        ("bad_words", body.bad_words or []),
-        ("dry_sequence_breakers", _breakers(body)),
-    ):
-        if len(texts) > settings.max_stop:
+    lists = {"stop": stop, "bad_words": body.bad_words, "dry_sequence_breakers": body.dry_sequence_breakers}
+    for name, texts in lists.items():
+        if texts and len(texts) > settings.max_stop:
             raise bad_field(name, f"has {len(texts)} texts, this server takes at most {settings.max_stop}")
     values: dict[str, Any] = {name: getattr(body, name) for name in _SAME}
     values |= {ours: getattr(body, theirs) for theirs, ours in _RENAMED.items()}
@@ -57,13 +54,10 @@ def checked(defaults: SamplingParams, values: Mapping[str, Any]) -> SamplingPara
     try:
         return replace(defaults, **values)
     except RequestError as error:
-        param = next((name for name in sorted(values, key=len, reverse=True) if name in str(error)), None)
+        longest = sorted(values, key=len, reverse=True)
+        param = next((name for name in longest if name.removesuffix("s") in str(error)), None)
         theirs = {ours: name for name, ours in _RENAMED.items()} | {"dry_range": "dry_penalty_last_n"}
         raise ApiError(400, str(error), param=theirs.get(param or "", param), code="invalid_value") from None
-
-
-def _breakers(body: Sampling) -> list[str]:
-    return body.dry_sequence_breakers or []
 
 
 def _logit_bias(bias: Mapping[str, float] | None) -> dict[int, float] | None:
