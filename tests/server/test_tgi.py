@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -319,3 +321,12 @@ def test_the_client_s_grammar_binds(client: InferenceClient) -> None:
 def test_the_client_knows_our_refusals(client: InferenceClient, stream: bool) -> None:
     with pytest.raises(ValidationError, match="watermark"):
         client.text_generation(PROMPT, watermark=True, stream=stream)
+
+
+def test_the_documentation_s_examples_run(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "en" / "tgi.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(program.replace("http://localhost:8080", server.url), {})
+    assert capsys.readouterr().out == text(server, max_new_tokens=20)
+    (body,) = re.findall(r"--json '(.*)'$", page, re.MULTILINE)
+    assert server.post("/generate", body.encode()).json["details"]["generated_tokens"] <= 20
