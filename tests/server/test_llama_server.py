@@ -95,6 +95,13 @@ def test_completion_of_ids_and_texts(server: Running) -> None:
     assert complete(server, prompt=["Once", *tokens(server, " upon a time")]).json["prompt"] == PROMPT
 
 
+def test_null_is_a_field_s_default(server: Running) -> None:
+    assert (
+        complete(server, top_k=None, stop=None, seed=None, grammar=None).json["content"]
+        == complete(server).json["content"]
+    )
+
+
 def test_completion_streams_without_done(server: Running) -> None:
     *parts, last = (json.loads(block[6:]) for block in complete(server, stream=True).body.decode().split("\n\n")[:-1])
     assert "".join(part["content"] for part in parts) == complete(server).json["content"]

@@ -261,6 +261,14 @@ def test_an_overloaded_server_says_so_in_tgi_s_form() -> None:
         assert "retry-after" in answer.headers
 
 
+def test_an_answer_without_time_ends_with_what_there_is() -> None:
+    with pronk.load("cria") as llama, serving(llama, settings=ServerSettings(request_seconds=0.0)) as server:
+        whole = ask(server, details=True).json
+        assert (whole["generated_text"], whole["details"]["finish_reason"]) == ("", "length")
+        (event,) = events(ask(server, "/generate_stream"))
+        assert event["error_type"] == "incomplete_generation"
+
+
 # --- other doors ---
 
 

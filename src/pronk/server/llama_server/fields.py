@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pronk.engine.grammar import Grammar
 from pronk.engine.request import Request
@@ -31,7 +31,7 @@ _GIVEN = (
 
 
 class CompletionRequest(Body):
-    """Defaults are llama-server's, whatever the model recommends: its clients rely on them."""
+    """Defaults are llama-server's, whatever the model recommends: its clients rely on them. null is a default, too."""
 
     unsupported: ClassVar[Unsupported] = {
         "id_slot": (-1,),
@@ -86,6 +86,11 @@ class CompletionRequest(Body):
     grammar: str | None = Field(default=None, description="GBNF, or llguidance's Lark")
     return_tokens: bool = False
     t_max_predict_ms: int = Field(default=0, description="0 or less: no limit. It counts from the request's arrival")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, data: Any) -> Any:
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
 
 def request_of(body: CompletionRequest, model: ServedModel, settings: ServerSettings) -> Request:
