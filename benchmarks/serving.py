@@ -32,9 +32,7 @@ import re
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -43,6 +41,7 @@ from typing import Any
 
 from peers.hostile import hostile
 from peers.load import Ask, Seen, ask, drive, figures, load_table, mixed_asks, percentile, post, table
+from peers.servers import Server, peer_python
 
 import pronk
 from pronk.checkpoints.open import open_checkpoint
@@ -50,10 +49,10 @@ from pronk.native import runtime
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("PRONK_BENCH_DIR", HERE / ".cache"))
+LOG = CACHE / "server.log"
 PRONK = [sys.executable, "-m", "pronk"]
 OURS, PEER = "pronk", "llama-cpp-python's server"
 ROWS = ("load", "soak", "overload", "hostile")
-PATIENCE = 120.0  # seconds for a server to start, or to come to rest
 VANISHING = 0.3
 SEED = 1
 
@@ -61,72 +60,9 @@ SEED = 1
 # --- servers ---
 
 
-class Server:
-    """A process that listens; `with` ends it."""
-
-    def __init__(self, command: Sequence[str], port: int | None, ready: str) -> None:
-        """`port` None: the process prints {"url": ...} as its first line."""
-        self._log = (CACHE / "server.log").open("wb")
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE if port is None else self._log, stderr=self._log
-        )
-        try:
-            self.port = port or self._said_port()
-            self._wait(ready)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout:
-            self.process.stdout.close()
-        self._log.close()
-
-    @property
-    def memory(self) -> int:
-        """Resident bytes, mapped files counted."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
-        return int(status.split("VmRSS:")[1].split()[0]) * 1024
-
-    def get(self, path: str) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as answer:
-            return str(answer.read().decode())
-
-    def metric(self, name: str) -> float:
-        """Of pronk's /metrics, over all models."""
-        return sum(
-            float(v) for v in re.findall(rf"^pronk_{name}(?:{{.*}})? (\S+)$", self.get("/metrics"), re.MULTILINE)
-        )
-
-    def _said_port(self) -> int:
-        assert self.process.stdout
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the server did not start; {self._log.name} says why")
-        return int(json.loads(line)["url"].rpartition(":")[2])
-
-    def _wait(self, path: str) -> None:
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end and self.process.poll() is None:
-            with contextlib.suppress(OSError):
-                self.get(path)
-                return
-            time.sleep(0.1)
-        raise SystemExit(f"{self.process.args!r} does not answer; {self._log.name} says why")
-
-
 def our_server(args: argparse.Namespace, *options: str) -> Server:
     command = ["serve", args.model, "--port", "0", "--json", "--threads", str(args.threads), "--ctx", str(args.ctx)]
-    return Server([*PRONK, *command, *options], None, "/health/ready")
+    return Server([*PRONK, *command, *options], None, "/health/ready", LOG)
 
 
 def peer_server(args: argparse.Namespace) -> Server:
@@ -137,34 +73,7 @@ def peer_server(args: argparse.Namespace) -> Server:
     # Or a client that asks ends the answer that another one is reading.
     options |= {"n_threads_batch": args.threads, "interrupt_requests": False, "verbose": False}
     flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    return Server([str(args.peer), "-m", "llama_cpp.server", *flags], port, "/v1/models")
-
-
-def peer_python() -> Path:
-    """The Python of an environment with llama_cpp.server's packages, made once. Raises RuntimeError that says what is
-    missing."""
-    try:
-        installed = version("llama-cpp-python")
-    except PackageNotFoundError:
-        raise RuntimeError("llama-cpp-python is not installed") from None
-    home = CACHE / f"llama-cpp-server-{installed}"
-    python = home / "bin" / "python"
-    if not (home / "ready").exists():
-        print(f"installing llama-cpp-python's server into {home}", file=sys.stderr)
-        _run([sys.executable, "-m", "venv", str(home)])
-        (site,) = home.glob("lib/python*/site-packages")
-        (site / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
-        _run([str(python), "-m", "pip", "install", "--quiet", f"llama-cpp-python[server]=={installed}"])
-        _run([str(python), "-c", "import llama_cpp.server.app"])
-        (home / "ready").touch()
-    return python
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit status {done.returncode}"]
-        raise RuntimeError(said[-1][:160].replace("|", "/"))
+    return Server([str(args.peer), "-m", "llama_cpp.server", *flags], port, "/v1/models", LOG)
 
 
 # --- rows ---
@@ -173,7 +82,7 @@ def _run(command: list[str]) -> None:
 def load_rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     servers: dict[str, Callable[[], Server] | str] = {OURS: lambda: our_server(args)}
     try:
-        args.peer = peer_python()
+        args.peer = peer_python(CACHE)
         servers[PEER] = lambda: peer_server(args)
     except RuntimeError as error:
         servers[PEER] = str(error)
@@ -205,7 +114,7 @@ def soak_row(args: argparse.Namespace) -> dict[str, Any]:
         for part in range(1, 5):  # memory is read after each quarter
             asyncio.run(_soak(server, asks, seen, args.soak_clients, start + args.minutes * 60 * part / 4, part))
             memory.append(server.memory)
-        at_rest = rests(server)
+        at_rest = server.rests()
         whole = [(wanted, s) for wanted, s in seen if s.answered]
         facts = {
             "clients": args.soak_clients,
@@ -234,16 +143,6 @@ async def _soak(
             seen.append((wanted, await ask(server.port, wanted, vanish_after=vanish_after)))
 
     await asyncio.gather(*(client() for _ in range(clients)))
-
-
-def rests(server: Server) -> bool:
-    """Whether all requests leave the engine when nobody asks any more."""
-    end = time.monotonic() + PATIENCE
-    while server.metric("running") + server.metric("waiting"):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def overload_row(args: argparse.Namespace) -> dict[str, Any]:
@@ -293,7 +192,7 @@ def hostile_row(args: argparse.Namespace) -> dict[str, Any]:
             ]  # fmt: skip
             facts[f"ordinary clients {name}: answered, failed"] = [f.answered, f.failed]
         facts["answered otherwise than alone"] = sum(s.text != alone[w] for w, s in during if s.answered)
-        facts["came to rest"] = rests(server)
+        facts["came to rest"] = server.rests()
     return {"row": "hostile", "key": "", "facts": facts}
 
 

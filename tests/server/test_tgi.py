@@ -251,6 +251,14 @@ def test_a_body_of_another_form_is_refused(server: Running, body: Any) -> None:
     assert (answer.status, answer.json["error_type"]) == (422, "validation")
 
 
+def test_a_path_that_does_not_stream_says_so(server: Running) -> None:
+    for path, stream in (("/generate", False), ("/generate_stream", True)):
+        body = {"inputs": PROMPT, "parameters": {"max_new_tokens": 2}}
+        assert server.post(path, {**body, "stream": stream}).status == 200
+        refused = server.post(path, {**body, "stream": not stream})
+        assert (refused.status, "stream" in refused.json["error"]) == (422, True)
+
+
 def test_an_overloaded_server_says_so_in_tgi_s_form() -> None:
     with pronk.load("cria", max_sequences=1) as llama, serving(llama, settings=ServerSettings(max_queue=0)) as server:
         with InferenceClient(server.url) as client:
@@ -283,7 +291,8 @@ def test_the_root_answers_with_a_list_or_a_stream(server: Running) -> None:
 def test_info_and_health(server: Running) -> None:
     info = server.get("/info").json
     assert (info["model_id"], info["max_total_tokens"]) == ("cria", 1024)
-    assert (server.get("/health").status, server.get("/health").body) == (200, b"")
+    for path in ("/health", "/ping"):
+        assert (server.get(path).status, server.get(path).body) == (200, b"")
 
 
 def test_tokenize_says_where_the_tokens_lie(server: Running) -> None:

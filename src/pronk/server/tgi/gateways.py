@@ -17,20 +17,19 @@ from pronk.server.openai.fields import ChatBody, CompletionBody
 from pronk.server.state import ServerState
 from pronk.server.tgi.convert import invalid
 from pronk.server.tgi.generate import finished, generate, generate_stream, likeliest_first, understood
-from pronk.server.tgi.schemas import CompatGenerateRequest, GenerateRequest, Predictions, VertexInstances
+from pronk.server.tgi.schemas import GenerateRequest, Predictions, VertexInstances
 
 
-async def compat_generate(state: ServerState, body: CompatGenerateRequest, connection: fastapi.Request) -> Response:
-    plain = GenerateRequest(inputs=body.inputs, parameters=body.parameters)
+async def compat_generate(state: ServerState, body: GenerateRequest, connection: fastapi.Request) -> Response:
     if body.stream:
-        return await generate_stream(state, plain, connection)
-    return await generate(state, plain, connection, in_list=True)
+        return await generate_stream(state, body, connection)
+    return await generate(state, body, connection, in_list=True)
 
 
 async def invoke(state: ServerState, body: dict[str, Any], connection: fastapi.Request) -> Response:
     """By the field that the body has."""
     if "inputs" in body:
-        return await compat_generate(state, parsed(CompatGenerateRequest, body), connection)
+        return await compat_generate(state, parsed(GenerateRequest, body), connection)
     if "messages" in body:
         return await chat(state, parsed(ChatBody, body), connection)
     if "prompt" in body:

@@ -13,7 +13,7 @@ from pronk.server.errors import ClientGone, Json, dump
 from pronk.server.run import Outputs, run
 from pronk.server.state import ServedModel, ServerState
 from pronk.server.tgi.answers import Answer, NewToken
-from pronk.server.tgi.convert import Wanted, wanted
+from pronk.server.tgi.convert import Wanted, invalid, wanted
 from pronk.server.tgi.errors import caught, error_of, error_response
 from pronk.server.tgi.schemas import GenerateRequest, GenerateResponse, StreamResponse
 
@@ -35,7 +35,9 @@ async def generate(
 
 
 async def understood(body: GenerateRequest, model: ServedModel, state: ServerState, *, stream: bool) -> Wanted:
-    """In a thread: reading a long text takes time."""
+    """In a thread: reading a long text takes time. Raises ApiError, RequestError, TokenizerError."""
+    if body.stream is not None and body.stream != stream:
+        raise invalid("stream", f"is {str(body.stream).lower()}, which this path is not for; leave it out, or use /")
     return await anyio.to_thread.run_sync(
         lambda: wanted(body.inputs, body.parameters, model, state.settings, stream=stream)
     )

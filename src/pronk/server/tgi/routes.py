@@ -20,7 +20,6 @@ from pronk.server.tgi.generate import generate, generate_stream
 from pronk.server.tgi.questions import chat_tokenized, info, tokenized
 from pronk.server.tgi.schemas import (
     ChatTokenizeResponse,
-    CompatGenerateRequest,
     ErrorResponse,
     GenerateRequest,
     GenerateResponse,
@@ -31,7 +30,17 @@ from pronk.server.tgi.schemas import (
     VertexInstances,
 )
 
-PREFIXES = ("/", "/generate", "/generate_stream", "/info", "/tokenize", "/chat_tokenize", "/invocations", "/vertex")
+PREFIXES = (
+    "/",
+    "/generate",
+    "/generate_stream",
+    "/info",
+    "/tokenize",
+    "/chat_tokenize",
+    "/invocations",
+    "/vertex",
+    "/ping",
+)
 
 
 def router(state: ServerState) -> APIRouter:
@@ -55,7 +64,7 @@ def _add_generating(state: ServerState, routes: APIRouter) -> None:
         return await generate_stream(state, body, connection)
 
     @gate.post("/", response_model=list[GenerateResponse])
-    async def compat_route(body: CompatGenerateRequest, connection: fastapi.Request) -> Response:
+    async def compat_route(body: GenerateRequest, connection: fastapi.Request) -> Response:
         """With `stream` as /generate_stream; else as /generate, in a list."""
         return await compat_generate(state, body, connection)
 
@@ -84,6 +93,11 @@ def _add_asking(state: ServerState, routes: APIRouter) -> None:
         if state.fault():
             return Json(error_response("unhealthy", "healthcheck"), 503)
         return Response()
+
+    @routes.get("/ping", include_in_schema=False)
+    async def ping_route() -> Response:
+        """SageMaker's name for /health."""
+        return await health_route()
 
     @routes.post("/tokenize")
     async def tokenize_route(body: dict[str, Any]) -> Response:

@@ -68,11 +68,10 @@ class GenerateParameters(Body):
 
 
 class GenerateRequest(Body):
+    """`stream` decides at `/`; elsewhere the path does, and a body that says otherwise is refused."""
+
     inputs: str = Field(min_length=1)
     parameters: GenerateParameters | None = None
-
-
-class CompatGenerateRequest(GenerateRequest):
     stream: bool | None = None
 
 
