@@ -228,7 +228,7 @@ async def _beside(
 
 
 def asks_of(args: argparse.Namespace, count: int) -> list[Ask]:
-    """Of the model's own words: ordinary tokens that begin with a space."""
+    """Of the model's own words."""
     words = [text for i in range(256, 8000 if args.words > 8000 else args.words) if (text := args.word(i))]
     return mixed_asks(count, lambda rng: rng.choice(words), longest=args.longest, seed=SEED)
 
@@ -251,7 +251,7 @@ def make_file(args: argparse.Namespace) -> None:
 
     def word(token: int) -> str:
         text = tokenizer.token_bytes(token).decode("utf-8", "replace")
-        return text if re.fullmatch(r" [a-z]+", text) else ""
+        return text if re.fullmatch(r" ?[a-z]{2,}", text) else ""
 
     args.word = word
 
