@@ -229,7 +229,9 @@ async def _beside(
 
 def asks_of(args: argparse.Namespace, count: int) -> list[Ask]:
     """Of the model's own words."""
-    words = [text for i in range(256, 8000 if args.words > 8000 else args.words) if (text := args.word(i))]
+    words = [text for i in range(256, min(args.words, 8000)) if (text := args.word(i))]
+    if not words:
+        raise SystemExit(f"the vocabulary of {args.name} has no words to make prompts of; choose another --model")
     return mixed_asks(count, lambda rng: rng.choice(words), longest=args.longest, seed=SEED)
 
 
