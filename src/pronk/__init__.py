@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pronk.api import ChatResult, Completion, Llama, Piece, load
+    from pronk.engine.grammar import Grammar
     from pronk.engine.sampling import SamplingParams
     from pronk.errors import (
         BackendError,
@@ -35,6 +36,7 @@ __all__ = [
     "CheckpointError",
     "Completion",
     "DownloadError",
+    "Grammar",
     "Llama",
     "Message",
     "Piece",
@@ -50,6 +52,7 @@ __all__ = [
 
 _HOMES = {
     "pronk.api": ("ChatResult", "Completion", "Llama", "Piece", "load"),
+    "pronk.engine.grammar": ("Grammar",),
     "pronk.engine.sampling": ("SamplingParams",),
     "pronk.text.messages": ("Message", "Tool", "ToolCall"),
     "pronk.errors": (
