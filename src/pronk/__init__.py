@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pronk.api import ChatResult, Completion, Llama, Piece, load
+    from pronk.engine.grammar import Grammar
     from pronk.engine.request import Request
     from pronk.engine.sampling import SamplingParams
     from pronk.errors import (
@@ -38,6 +39,7 @@ __all__ = [
     "Completion",
     "DownloadError",
     "EngineStopped",
+    "Grammar",
     "Llama",
     "Message",
     "Piece",
@@ -54,6 +56,7 @@ __all__ = [
 
 _HOMES = {
     "pronk.api": ("ChatResult", "Completion", "Llama", "Piece", "load"),
+    "pronk.engine.grammar": ("Grammar",),
     "pronk.engine.request": ("Request",),
     "pronk.engine.sampling": ("SamplingParams",),
     "pronk.text.messages": ("Message", "Tool", "ToolCall"),
