@@ -9,6 +9,7 @@ A Llama may be used from several threads at once; what they ask for runs togethe
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -26,6 +27,7 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
+from pronk.engine.service import EngineService
 from pronk.errors import CheckpointError, RequestError, TokenizerError
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.perplexity import Perplexity, perplexity
@@ -111,6 +113,8 @@ class Llama:
             model,
             Runner(Engine(model, cache, self._tokenizer, engine_config)),
         )
+        self._service: EngineService | None = None
+        self._starting = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -280,9 +284,21 @@ class Llama:
             progress=progress,
         )
 
+    def serve(self) -> EngineService:
+        """A thread that runs requests while there are any, for callers that cannot wait in their own; started at the
+        first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches."""
+        with self._starting:
+            if self._service is None:
+                self._service = EngineService(self._runner)
+            return self._service
+
     def close(self) -> None:
-        """Let go of weights and cache. Streams that are still read keep them until they end."""
-        self._running = None
+        """Let go of weights and cache. Streams that are still read keep them until they end; what `serve` runs is
+        cancelled."""
+        with self._starting:
+            self._running = None
+            if self._service:
+                self._service.close()
 
     def __enter__(self) -> Llama:
         return self

@@ -217,7 +217,7 @@ def test_results_are_json() -> None:
     plain = opened.complete("x", temperature=0).to_json()
     assert "logprobs" not in plain
     assert json.loads(json.dumps(plain))["text"] == "abc"
-    assert plain["usage"] == {"prompt_tokens": 1, "completion_tokens": 4}
+    assert plain["usage"] == {"prompt_tokens": 1, "completion_tokens": 4, "cached_tokens": 0}
     scored = opened.complete("x", temperature=0, logprobs=2, prompt_logprobs=0).to_json()
     assert scored["logprobs"][0]["id"] == ord("a")
     assert scored["prompt_logprobs"][0]["logprob"] is None

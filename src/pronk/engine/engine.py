@@ -6,6 +6,7 @@ Runs over anything that has `config` and `forward(batch, cache)`. Not for severa
 from __future__ import annotations
 
 import sys
+import time
 from itertools import accumulate
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.generation import Generation
 from pronk.engine.interrupts import LetThrough
-from pronk.engine.request import Output, Request
+from pronk.engine.request import Output, Request, Usage
 from pronk.engine.scheduler import Chunk, Scheduler
+from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
 from pronk.model.batch import Batch, make_batch
 from pronk.text.tokenizer import Tokenizer
@@ -47,7 +49,10 @@ class Engine:
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
+        self._deadlines: dict[str, float] = {}
         self._outputs: list[Output] = []  # not taken yet: an interrupt (Ctrl-C) in a step must lose none
+        self._steps = self._failed_steps = 0
+        self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -82,11 +87,13 @@ class Engine:
         generation = Generation(request, self.tokenizer, self._vocabulary, self.config.capacity)
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
+        if request.deadline is not None:
+            self._deadlines[request.id] = request.deadline
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request between steps and free its pages; None for one that has ended or never was."""
         generation = self._live.get(request_id)
-        return self._ended(generation.cancel()) if generation else None
+        return self._ended(generation.end("cancelled")) if generation else None
 
     def step(self) -> list[Output]:
         """One forward pass. At most one Output for each request; none for those whose prompt is still being read.
@@ -98,10 +105,13 @@ class Engine:
 
     def run_step(self) -> None:
         """`step`, with its outputs kept until `take_outputs`."""
+        self._end_overdue()
         if plan := self.scheduler.schedule():
+            self._steps += 1
             try:
                 logits = self._run(plan)
             except Exception as error:
+                self._failed_steps += 1
                 self._outputs += [self._fail(chunk, error) for chunk in plan]
             else:
                 self._postprocess(plan, logits)
@@ -109,6 +119,28 @@ class Engine:
     def take_outputs(self) -> list[Output]:
         outputs, self._outputs = self._outputs, []
         return outputs
+
+    def stats(self) -> EngineStats:
+        """Also from another thread in the middle of a step; the numbers then are of moments that lie close together."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        return EngineStats(
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            pages=pool.count,
+            pages_used=pool.count - pool.free,
+            pages_cached=0,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cached_tokens=self._cached_tokens,
+            failed_steps=self._failed_steps,
+        )
+
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:
+            self._outputs.append(self._ended(self._live[request_id].end("deadline")))
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
@@ -126,18 +158,28 @@ class Engine:
 
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):
+            generation = self._live[chunk.sequence.request_id]
+            before = generation.usage
             try:
-                output = self._live[chunk.sequence.request_id].advance(chunk, rows)
+                output = generation.advance(chunk, rows)
             except Exception as error:  # of this request alone: logits that are not finite, an id without text
                 self._outputs.append(self._fail(chunk, error))
                 continue
             self.scheduler.done(chunk)
+            self._count(before, generation.usage, chunk)
             if output:
                 self._outputs.append(self._ended(output) if output.finish_reason else output)
+
+    def _count(self, before: Usage, after: Usage, chunk: Chunk) -> None:
+        self._completion_tokens += after.completion_tokens - before.completion_tokens
+        if chunk.complete and before.completion_tokens == 0:  # the prompt has been read: this happens once
+            self._prompt_tokens += after.prompt_tokens
+            self._cached_tokens += after.cached_tokens
 
     def _fail(self, chunk: Chunk, error: Exception) -> Output:
         return self._ended(self._live[chunk.sequence.request_id].fail(error))
 
     def _ended(self, output: Output) -> Output:
         self.scheduler.remove(self._live.pop(output.request_id).sequence)
+        self._deadlines.pop(output.request_id, None)
         return output

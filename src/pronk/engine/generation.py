@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,10 @@ class Generation:
         self._first_token: float | None = None
         self._last_token: float | None = None
 
+    @property
+    def usage(self) -> Usage:
+        return Usage(len(self.request.prompt), self._generated)
+
     def start(self) -> None:
         """A step is about to work on this request."""
         if self._started is None:
@@ -66,8 +71,9 @@ class Generation:
             return self._output(finish_reason="context")
         return self._take(self._sampler.choose(rows[-1][: self._vocabulary], self.sequence.ids), rows[-1])
 
-    def cancel(self) -> Output:
-        return self._output(finish_reason="cancelled")
+    def end(self, reason: Literal["cancelled", "deadline"]) -> Output:
+        """Between steps, with what there is."""
+        return self._output(finish_reason=reason)
 
     def fail(self, error: Exception) -> Output:
         return self._output(finish_reason="error", error=error)
@@ -114,7 +120,6 @@ class Generation:
             return Output(self.request.id, ids, text, logprobs, prompt_logprobs)
         if self._decoder:
             text += self._decoder.finish()
-        usage = Usage(len(self.request.prompt), self._generated)
         return Output(
             self.request.id,
             ids,
@@ -123,7 +128,7 @@ class Generation:
             prompt_logprobs,
             finish_reason,
             stopped_by,
-            usage,
+            self.usage,
             self._timings(),
             error,
         )
