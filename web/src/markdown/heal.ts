@@ -72,6 +72,7 @@ function closeEmphasis(text: string): string {
   for (const marks of ["**", "__", "~~"]) {
     if ((plain.split(marks).length - 1) % 2) closed = closeOne(closed, marks);
   }
+  if (closed !== text && /(?<!\*)\*$/.test(text)) return closed; // that star was half of the closing marks
   const single = plain.replace(/\*\*/g, "  ").match(/\*/g) ?? [];
   return single.length % 2 && !/(^|\s)\*\s/.test(plain) ? closeOne(closed, "*") : closed;
 }

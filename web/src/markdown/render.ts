@@ -46,10 +46,12 @@ const ALLOWED = {
   ],
   ALLOWED_ATTR: ["class", "data-language", "data-tex", "href", "start", "title"],
   ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
+  // The pattern is tried on every attribute's value but these and a few that DOMPurify knows.
+  ADD_URI_SAFE_ATTR: ["data-language", "data-tex", "start"],
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
-  RETURN_DOM_FRAGMENT: true,
-} as const;
+  RETURN_DOM_FRAGMENT: true as const,
+};
 
 /** The blocks of a text (paragraph, list, code, ...) as HTML that is not yet safe, each alone so that one that is done
  * is never touched again. */
@@ -60,7 +62,7 @@ export function blocks(text: string, streaming: boolean): string[] {
 
 /** Safe elements of one block's HTML. */
 export function safe(html: string): DocumentFragment {
-  return purify.sanitize(html, { ...ALLOWED, ALLOWED_TAGS: [...ALLOWED.ALLOWED_TAGS], ALLOWED_ATTR: [...ALLOWED.ALLOWED_ATTR] });
+  return purify.sanitize(html, ALLOWED);
 }
 
 export interface Labels {
