@@ -6,8 +6,8 @@ Runs over anything that has `config` and `forward(batch, cache)`. Not for severa
 from __future__ import annotations
 
 import sys
-import time
 from itertools import accumulate
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.generation import Generation
+from pronk.engine.grammar import GrammarCompiler
 from pronk.engine.interrupts import LetThrough
 from pronk.engine.request import Output, Request, Usage
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Scheduler
 from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
@@ -38,14 +40,22 @@ class Model(Protocol):
 
 class Engine:
     """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
-    requests then give ids and no text."""
+    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made."""
 
-    def __init__(self, model: Model, cache: Any, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: Any,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        grammars: GrammarCompiler | None = None,
+    ) -> None:
         self.model = model
         self.cache = cache
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = Scheduler(config)
+        self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
@@ -60,9 +70,35 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises RequestError for a request that can never run. Changes nothing."""
-        length = len(request.prompt)
-        if not length:
+        if not request.prompt:
             raise RequestError("the prompt has no tokens, expected at least one")
+        self._check_context(request)
+        if request.params.stop and self.tokenizer is None:
+            raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
+        self._samplers.check(request.params)
+        listed = request.params.allowed_ids or ()
+        for what, ids in (
+            ("the prompt", request.prompt),
+            ("logit_bias", request.params.logit_bias),
+            ("allowed_ids", listed),
+        ):
+            for token in ids:
+                if not 0 <= token < self._vocabulary:
+                    raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
+
+    def _check_context(self, request: Request) -> None:
+        length, capacity = len(request.prompt), self.config.capacity
+        if request.slide:
+            if capacity < (least := 2 * (self.config.sinks + 1)):
+                raise RequestError(
+                    f"a context that slides has at least {least} tokens, this one {capacity}; lengthen it"
+                )
+            if request.params.prompt_logprobs is not None and length >= capacity:
+                raise RequestError(
+                    f"the prompt has {length} tokens, of which a context of {capacity} that slides drops some, and "
+                    "prompt_logprobs are of all; shorten it"
+                )
+            return
         if length > self.config.context:
             raise RequestError(
                 f"the prompt has {length} tokens, the context holds {self.config.context}; "
@@ -73,18 +109,12 @@ class Engine:
                 f"the prompt has {length} tokens, the cache's {self.config.pages} pages hold {self.config.capacity}; "
                 "shorten it or ask for more pages"
             )
-        if request.params.stop and self.tokenizer is None:
-            raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
-        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
-            for token in ids:
-                if not 0 <= token < self._vocabulary:
-                    raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises RequestError as `check` does."""
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
-        generation = Generation(request, self.tokenizer, self._vocabulary, self.config.capacity)
+        generation = Generation(request, self.tokenizer, self._vocabulary, self.config, self._samplers)
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
         if request.deadline is not None:
@@ -128,7 +158,7 @@ class Engine:
             running=len(scheduler.running),
             pages=pool.count,
             pages_used=pool.count - pool.free,
-            pages_cached=0,
+            pages_cached=pool.idle,
             preemptions=scheduler.preemptions,
             steps=self._steps,
             prompt_tokens=self._prompt_tokens,
@@ -138,7 +168,7 @@ class Engine:
         )
 
     def _end_overdue(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:
             self._outputs.append(self._ended(self._live[request_id].end("deadline")))
 
@@ -169,6 +199,8 @@ class Engine:
             self._count(before, generation.usage, chunk)
             if output:
                 self._outputs.append(self._ended(output) if output.finish_reason else output)
+                if generation.full and not output.finish_reason:  # it slides
+                    self.scheduler.restart(generation.sequence, generation.slid_ids())
 
     def _count(self, before: Usage, after: Usage, chunk: Chunk) -> None:
         self._completion_tokens += after.completion_tokens - before.completion_tokens

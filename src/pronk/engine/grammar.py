@@ -1,8 +1,8 @@
 """Answers that follow a grammar by construction: before each choice, the tokens that may come next.
 
-Built on llguidance (https://github.com/guidance-ai/llguidance): an Earley parser over lexemes, which walks a trie of the
-vocabulary's bytes. The model keeps its own choice among the allowed tokens: text that the grammar forces is not written
-for it, nor in a tokenization that is not its own. What a grammar may cost is bounded, because grammars come from users.
+Built on llguidance (https://github.com/guidance-ai/llguidance): an Earley parser over lexemes, which walks a trie of
+the vocabulary's bytes. The model keeps its own choice among the allowed tokens: text that the grammar forces is not
+written for it, nor in a tokenization that is not its own. What a grammar may cost is bounded: grammars come from users.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,15 @@ from pronk.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
+_T = TypeVar("_T")
 Kind = Literal["json_object", "json_schema", "regex", "lark", "choice"]
 KINDS: tuple[str, ...] = get_args(Kind)
 
-_MOST_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "lark": 1 << 16, "choice": 1 << 18}
+_MOST_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "lark": 1 << 18, "choice": 1 << 18}
 _MOST_MULTIPLE = 10_000  # an automaton that divides by N has N states
 _COMPILE_SECONDS = 20.0
 _COMPILERS = threading.BoundedSemaphore(2)  # a compilation past its time cannot be stopped; more than two never run
+_STARTING = threading.Lock()  # the stack's size is a setting of the whole process
 _STACK = 256 << 20  # bytes of address space: llguidance follows chains of rules by recursion
 _CACHED, _CACHED_CHARACTERS = 64, 1 << 20
 
@@ -228,10 +230,23 @@ class GrammarMatcher:
         self._mask[token // 32] = self._mask[token // 32] | bit if allowed else self._mask[token // 32] & ~bit
 
 
-def lark_json(schema: Mapping[str, Any] | bool) -> str:
-    """The Lark expression for JSON that a schema describes, in the layouts that we allow."""
+def problem_with(grammar: Grammar, **options: bool) -> str:
+    """Why a JSON schema cannot be enforced, or "". `options`: as for `lark_json`. Bounded as a compilation is."""
+    from llguidance import LLMatcher
+
+    try:
+        source = _lark(grammar, **options)
+        message = _bounded(lambda: LLMatcher.validate_grammar(source, limits=_limits()), _COMPILE_SECONDS, grammar)
+    except RequestError as error:
+        return str(error)
+    return _reason(message, grammar) if message and not message.startswith("WARNING") else ""
+
+
+def lark_json(schema: Mapping[str, Any] | bool, **options: bool) -> str:
+    """The Lark expression for JSON that a schema describes, in the layouts that we allow. `lenient`: passes over what
+    cannot be enforced."""
     bare = {} if schema is True else {"not": {}} if schema is False else dict(schema)
-    return f"%json {json.dumps({**bare, 'x-guidance': _JSON_LAYOUT}, ensure_ascii=False)}"
+    return f"%json {json.dumps({**bare, 'x-guidance': {**_JSON_LAYOUT, **options}}, ensure_ascii=False)}"
 
 
 def lark_text(text: str) -> str:
@@ -246,7 +261,7 @@ def lark_regex(pattern: str) -> str:
     return f"/{regex_to_lark(pattern, 'd')}/"
 
 
-def _lark(grammar: Grammar) -> str:
+def _lark(grammar: Grammar, **options: bool) -> str:
     """The grammar in llguidance's dialect of Lark. Raises RequestError."""
     if grammar.kind == "lark":
         return f"{grammar.source}\n{_OPTIONS}\n"  # at the end, so that lines keep their numbers in messages
@@ -263,7 +278,7 @@ def _lark(grammar: Grammar) -> str:
         if schema is False:
             raise RequestError("the JSON schema is false, which allows no text")
         _check_schema(schema, grammar)
-        start = lark_json(schema)
+        start = lark_json(schema, **options)
     return f"{_OPTIONS}\nstart: {start}\n"
 
 
@@ -300,18 +315,19 @@ def _kind(value: object) -> str:
     return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
 
 
-def _bounded(build: Callable[[], LLMatcher], seconds: float, grammar: Grammar) -> LLMatcher:
+def _bounded(build: Callable[[], _T], seconds: float, grammar: Grammar) -> _T:
     """Runs `build` in a thread with a deep stack; RequestError when it takes longer than `seconds`."""
     late = RequestError(f"the {grammar.what} took more than {seconds:g} s to compile; make it simpler")
     if not _COMPILERS.acquire(timeout=seconds):
         raise late
-    results: list[LLMatcher | BaseException] = []
+    results: list[_T] = []
+    failures: list[BaseException] = []
 
     def run() -> None:
         try:
             results.append(build())
         except BaseException as error:  # for the thread that waits
-            results.append(error)
+            failures.append(error)
         finally:
             _COMPILERS.release()
 
@@ -326,14 +342,11 @@ def _bounded(build: Callable[[], LLMatcher], seconds: float, grammar: Grammar) -
         finally:
             threading.stack_size(before)
     thread.join(seconds)
+    if failures:
+        raise failures[0]
     if not results:
         raise late
-    if isinstance(results[0], BaseException):
-        raise results[0]
     return results[0]
-
-
-_STARTING = threading.Lock()  # the stack's size is the whole process's setting
 
 
 def _build(vocabulary: LLTokenizer, source: str) -> LLMatcher:

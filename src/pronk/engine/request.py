@@ -52,7 +52,8 @@ class Usage:
 @dataclass(frozen=True)
 class Timings:
     """Seconds. `first_token_seconds` runs from the arrival of the request, `prompt_seconds` from the first step that
-    works on it to its first token, `decode_seconds` from there to its last."""
+    works on it to its first token, `decode_seconds` from there to its last. The prompt's tokens per second are without
+    those that were found in the cache."""
 
     first_token_seconds: float
     prompt_seconds: float

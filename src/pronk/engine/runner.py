@@ -58,9 +58,10 @@ class Runner:
         """Queue checked requests, whose outputs will come into `box`; somebody has to `wait` for it. Raises
         RequestError for an id that is taken."""
         with self.lock:
-            for request in requests:
-                if request.id in self._boxes:
-                    raise RequestError(f"request {request.id!r} is running; an id has to be unique")
+            ids = [request.id for request in requests]
+            for request_id in ids:
+                if request_id in self._boxes or ids.count(request_id) > 1:
+                    raise RequestError(f"the id {request_id!r} is taken, expected one that no other request has")
             self._boxes.update((request.id, box) for request in requests)
             self._arrivals += requests
 
@@ -99,6 +100,11 @@ class Runner:
         """Nobody will ask for these outputs any more; what has not ended is cancelled."""
         with HeldBack(), self.lock:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
+
+    def keep_pages(self) -> None:
+        """Keep every page for those that begin alike, until it is wanted for something else."""
+        with self.lock:
+            self._engine.scheduler.pool.keep = self._engine.config.pages
 
     def stats(self) -> EngineStats:
         """From any thread, and in the middle of a step too."""

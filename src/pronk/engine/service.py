@@ -13,6 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 
+from pronk.engine.interrupts import HeldBack
 from pronk.engine.request import NO_TIMINGS, Output, Request, Usage
 from pronk.engine.runner import Box, Runner
 from pronk.engine.stats import EngineStats
@@ -92,7 +93,7 @@ class _Worker:
 
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         self._runner.check(requests)  # takes time for a long prompt or a grammar
-        with self._runner.lock:
+        with HeldBack(), self._runner.lock:
             if self.stopping:
                 cause = f" by {self._error!r}" if self._error else ""
                 raise EngineStopped(f"the engine was stopped{cause}; load the model again")
@@ -101,7 +102,7 @@ class _Worker:
             self._awake.notify()
 
     def stop(self) -> None:
-        with self._runner.lock:
+        with HeldBack(), self._runner.lock:
             self.stopping = True
             self._awake.notify()
             if self._live:

@@ -27,6 +27,8 @@ _LAST_WORDS = 2.0  # seconds for answers that were broken off to say so
 
 def bind(host: str, port: int) -> socket.socket:
     """A socket of ours at an address, not listening yet. Port 0 takes a free one. Raises RequestError."""
+    if not 0 <= port <= 65535:
+        raise RequestError(f"port {port} is none; choose --port from 0 to 65535")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -39,14 +41,13 @@ def bind(host: str, port: int) -> socket.socket:
         except BaseException:
             sock.close()
             raise
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise _cannot_listen(host, port, error) from None
     return sock
 
 
-def _cannot_listen(host: str, port: int, error: Exception) -> RequestError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return RequestError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port")
+def _cannot_listen(host: str, port: int, error: OSError) -> RequestError:
+    return RequestError(f"cannot listen on {host}, port {port}: {error.strerror}; choose another --host or --port")
 
 
 def url(sock: socket.socket) -> str:

@@ -47,6 +47,8 @@ async def run(
     deadline = None if seconds is None else time.monotonic() + seconds
     slide = state.settings.overflow == "slide"
     wanted = [replace(r, deadline=r.deadline or deadline, slide=r.slide or slide) for r in requests]
+    for request in wanted:
+        _check_length(model, request)
     outputs = Outputs(state, model, [request.id for request in wanted], connection)
     try:
         # In a thread: a grammar is compiled in here, and that may take a while.
@@ -56,6 +58,14 @@ async def run(
         raise
     outputs.watch()
     return outputs
+
+
+def _check_length(model: ServedModel, request: Request) -> None:
+    """The engine refuses it too, but this is the error whose code OpenAI's clients look for."""
+    length, context = len(request.prompt), model.llama.context
+    if length > context and not request.slide:
+        said = f"the prompt has {length} tokens, the context holds {context}; shorten it"
+        raise ApiError(400, said, code="context_length_exceeded")
 
 
 class Outputs(AsyncIterator[Output]):

@@ -22,8 +22,8 @@ class HashedKey:
     @classmethod
     def of(cls, key: str) -> HashedKey:
         """Raises RequestError for a key that no header can carry."""
-        if not key or not key.isascii() or not key.isprintable() or key != key.strip():
-            raise RequestError("an API key is empty or has spaces or other than printable ASCII around or in it")
+        if not key or not key.isascii() or not key.isprintable() or " " in key:
+            raise RequestError("an API key is empty, or has spaces or other than printable ASCII in it; choose another")
         return cls(hashlib.sha256(key.encode()).digest())
 
 

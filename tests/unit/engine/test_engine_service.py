@@ -110,8 +110,9 @@ def test_a_refused_request_takes_its_companions_along() -> None:
             served.submit(ask("fine"), Request(()))
         request = ask("twice", max_tokens=190)
         outputs = served.submit(request)
-        with pytest.raises(RequestError, match="is running; an id has to be unique"):
-            served.submit(request)
+        for again in ([request], [Request((1,), id="same"), Request((2,), id="same")]):
+            with pytest.raises(RequestError, match="is taken, expected one that no other request has"):
+                served.submit(*again)
         served.service.cancel([request.id])
         assert read(outputs)[-1].finish_reason in ("cancelled", "length")
 

@@ -12,7 +12,6 @@ import fastapi
 
 from pronk.engine.request import Output, Request
 from pronk.engine.sampling import SamplingParams
-from pronk.server.errors import ApiError
 from pronk.server.openai.conversation import Offer
 from pronk.server.run import Outputs, run
 from pronk.server.state import ServedModel, ServerState
@@ -57,17 +56,7 @@ def chat_requests(
     if not params.ignore_eos:
         params = replace(params, stop_ids=form.stop_ids | set(params.stop_ids))
     prompt = tuple(form.encode(messages, offer.shown))
-    check_length(model, prompt, "messages")
     return [Request(prompt, nth(params, i), f"{id}-{i}", priority=priority) for i in range(count)]
-
-
-def check_length(model: ServedModel, prompt: tuple[int, ...], param: str) -> None:
-    """Raises ApiError 400 in the words that OpenAI's clients look for."""
-    if len(prompt) > model.llama.context:
-        raise ApiError(
-            400, f"the prompt has {len(prompt)} tokens, the context holds {model.llama.context}; shorten it",
-            param=param, code="context_length_exceeded",
-        )  # fmt: skip
 
 
 def nth(params: SamplingParams, index: int) -> SamplingParams:

@@ -15,7 +15,7 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Output, Request
 from pronk.server.errors import Json
 from pronk.server.openai import shapes
-from pronk.server.openai.answering import check_length, nth
+from pronk.server.openai.answering import nth
 from pronk.server.openai.fields import CompletionBody, bad_field, unsupported_field
 from pronk.server.openai.prompts import read_prompts
 from pronk.server.openai.sampling import guided_grammar, sampling_params
@@ -136,8 +136,6 @@ def _read(state: ServerState, model: ServedModel, body: CompletionBody) -> _Aske
     if body.stream_options and not body.stream:
         raise bad_field("stream_options", "goes with stream: true")
     prompts = read_prompts(model.llama, body.prompt, "prompt", settings)
-    for prompt in prompts:
-        check_length(model, prompt.ids, "prompt")
     logprobs = body.logprobs if body.logprobs is not None or tried == shown else 0
     params = sampling_params(
         body, model.llama.defaults, settings, logprobs=logprobs,

@@ -54,7 +54,8 @@ def checked(defaults: SamplingParams, values: Mapping[str, Any]) -> SamplingPara
     try:
         return replace(defaults, **values)
     except RequestError as error:
-        param = next((name for name in sorted(values, key=len, reverse=True) if name in str(error)), None)
+        longest = sorted(values, key=len, reverse=True)
+        param = next((name for name in longest if name.removesuffix("s") in str(error)), None)
         theirs = {ours: name for name, ours in _RENAMED.items()} | {"dry_range": "dry_penalty_last_n"}
         raise ApiError(400, str(error), param=theirs.get(param or "", param), code="invalid_value") from None
 
