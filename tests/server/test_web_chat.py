@@ -26,7 +26,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 240_000  # no test is about speed, and a machine may be busy
+PATIENCE_MS = 30_000  # no test is about speed
 SEND = re.compile("^(Send|发送)$")
 
 
@@ -97,7 +97,8 @@ def chats(browser: Any) -> Iterator[Any]:
         opened: list[Chat] = []
 
         def open_chat(url: str, **options: Any) -> Chat:
-            context = stack.enter_context(browser.new_context(**{"locale": "en-US", "reduced_motion": "reduce", **options}))
+            settings = {"locale": "en-US", "reduced_motion": "reduce", **options}
+            context = stack.enter_context(browser.new_context(**settings))
             context.set_default_timeout(PATIENCE_MS)
             opened.append(Chat(context.new_page()))
             return opened[-1].open(url)
@@ -249,17 +250,19 @@ def test_tool_call_is_shown_and_its_result_goes_back(fake: FakeChatServer, chats
     chat.ended(2)
     assert chat.text_of(1) == "It is dry."
     assert fake.requests[0]["tools"][0]["function"]["name"] == "get_weather"
+    function = {"name": "get_weather", "arguments": '{"city": "Lima"}'}
+    call = {"id": "call_7", "type": "function", "function": function}
     assert fake.requests[1]["messages"][1:] == [
-        {"role": "assistant", "content": "", "tool_calls": [
-            {"id": "call_7", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Lima"}'}}]},
+        {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_7", "content": "dry"},
-    ]  # fmt: skip
+    ]
 
 
 def test_settings_of_a_conversation_are_sent_and_are_its_own(fake: FakeChatServer, chats: Any) -> None:
     chat = chats(fake.url)
     chat.button("Settings").click()
-    for name, value in {"System prompt": "Be brief.", "Temperature": "0.5", "Top-k": "7", "Seed": "3", "Stop at": "END\n."}.items():
+    typed = {"System prompt": "Be brief.", "Temperature": "0.5", "Top-k": "7", "Seed": "3", "Stop at": "END\n."}
+    for name, value in typed.items():
         chat.page.get_by_label(name).fill(value)
     chat.page.get_by_label("Top-p").fill("3")  # not a probability: said so, and not sent
     expect(chat.page.get_by_text("A number from 0 to 1")).to_be_visible()
@@ -364,8 +367,8 @@ def test_dark_light_and_chinese_are_chosen_and_remembered(fake: FakeChatServer, 
 
 def test_phone_does_not_scroll_sideways(fake: FakeChatServer, chats: Any) -> None:
     chat = chats(fake.url, viewport={"width": 360, "height": 640}, has_touch=True, is_mobile=True)
-    wide = "```\n" + "x" * 300 + "\n```\n\n| a | b |\n|---|---|\n| " + "y" * 200 + " | z |\n\n$$" + "x+" * 150 + "x$$\n\n" + "w" * 300
-    fake.answer(wide)
+    code, table, formula = f"```\n{'x' * 300}\n```", f"| a | b |\n|---|---|\n| {'y' * 200} | z |", f"$${'x+' * 150}x$$"
+    fake.answer("\n\n".join((code, table, formula, "w" * 300)))
     chat.ask("q" * 200)
     expect(chat.answers.locator(".katex")).to_be_visible()
     for area in ("document.documentElement", "document.querySelector('.scroller')"):
@@ -388,7 +391,8 @@ def test_page_works_by_keyboard_and_tells_what_it_is(fake: FakeChatServer, chats
     chat.page.keyboard.press("Escape")
     expect(chat.page.get_by_role("dialog")).to_have_count(0)
     nameless = chat.page.evaluate(
-        """[...document.querySelectorAll("button, a, input, textarea, select")].filter(each =>
-            !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.length)).map(each => each.outerHTML)"""
+        """[...document.querySelectorAll("button, a, input, textarea, select")]
+            .filter(each => !(each.getAttribute("aria-label") || each.textContent.trim() || each.labels?.length))
+            .map(each => each.outerHTML)"""
     )
     assert nameless == []

@@ -143,7 +143,9 @@ def _continues(body: ChatBody, messages: Sequence[Message]) -> bool:
     continues = body.continue_final_message is True
     if body.add_generation_prompt is continues:  # a new answer begins with the prompt, one that goes on does not
         said = "true" if continues else "false"
-        raise bad_field("add_generation_prompt", f"is {said}, and continue_final_message too; one of them has to be true")
+        raise bad_field(
+            "add_generation_prompt", f"is {said}, and continue_final_message too; one of them has to be true"
+        )
     if continues and (not messages or messages[-1].role != "assistant" or messages[-1].tool_calls):
         raise bad_field("continue_final_message", "is true, but the last message is no assistant's text")
     return continues
