@@ -1,4 +1,4 @@
-"""pronk's Python face: `load` a model, then chat, complete, score.
+"""pronk's Python face: `load` a model, then chat, complete, score, embed, serve.
 
     llama = pronk.load("cria")
     print(llama.chat("Tell me a story about a llama.").text)
@@ -9,12 +9,16 @@ A Llama may be used from several threads at once; what they ask for runs togethe
 from __future__ import annotations
 
 import difflib
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, SupportsIndex, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
@@ -26,7 +30,9 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
+from pronk.engine.service import EngineService
 from pronk.errors import CheckpointError, RequestError, TokenizerError
+from pronk.model.embedding import Pooling, embed
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
@@ -53,6 +59,7 @@ def load(
     max_sequences: int = 16,
     token_budget: int = 512,
     pages: int | None = None,
+    prefill_chunk: int = 128,
     tokenizer: Tokenizer | None = None,
 ) -> Llama:
     """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
@@ -63,6 +70,7 @@ def load(
     chat_format: "llama2", "llama3", "llama3.1", "llama3.2", "llama3.3" or "template" instead of what the model says;
         "plain" for a base model, which then goes on with the conversation as one text.
     max_sequences, token_budget, pages: requests that run at once, tokens in a step, pages of 32 tokens in the cache.
+    prefill_chunk: tokens of prompts in a step that other requests get their next token in.
     tokenizer: instead of the checkpoint's own.
     Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
     """
@@ -74,6 +82,7 @@ def load(
         max_sequences=max_sequences,
         token_budget=token_budget,
         kv_type=kv_type,
+        prefill_chunk=prefill_chunk,
     )
     model = load_model(checkpoint.config, checkpoint.tensors, make_backend(backend, threads=threads, dtype=dtype))
     return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format)
@@ -111,6 +120,8 @@ class Llama:
             model,
             Runner(Engine(model, cache, self._tokenizer, engine_config)),
         )
+        self._service: EngineService | None = None
+        self._starting = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -280,9 +291,40 @@ class Llama:
             progress=progress,
         )
 
+    def serve(self) -> EngineService:
+        """A thread that runs requests while there are any, for callers that cannot wait in their own; started at the
+        first call, and the same afterwards. What else this Llama is asked for runs beside it, in shared batches. From
+        now on the cache keeps all pages of requests that have ended, not only those of one context. Raises RequestError
+        for a model that is closed."""
+        with self._starting:
+            runner = self._runner
+            if self._service is None:
+                runner.keep_pages()
+                self._service = EngineService(runner)
+            return self._service
+
+    def embed(
+        self,
+        texts: str | Sequence[str] | Sequence[Sequence[int]],
+        *,
+        pooling: Pooling = "mean",
+        normalize: bool = True,
+    ) -> NDArray[np.float32]:
+        """A vector (N, D) for each text, or token ids: the states after the last layer and its norm, their mean or the
+        last token's; of length 1 with `normalize`. Raises RequestError for a text without tokens, or past the context.
+        """
+        prompts, _ = _prompts(texts)
+        ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts]
+        kv_type = self.engine_config.kv_type
+        return embed(self._model, ids, self.context, pooling=pooling, normalize=normalize, kv_type=kv_type)
+
     def close(self) -> None:
-        """Let go of weights and cache. Streams that are still read keep them until they end."""
-        self._running = None
+        """Let go of weights and cache. Streams that are still read keep them until they end; what `serve` runs is
+        cancelled."""
+        with self._starting:
+            self._running = None
+            if self._service:
+                self._service.close()
 
     def __enter__(self) -> Llama:
         return self

@@ -32,3 +32,7 @@ class DownloadError(PronkError):
 
 class BackendError(PronkError):
     """A backend, a device or an extra that is not here, or has too little memory."""
+
+
+class EngineStopped(PronkError):
+    """The thread that runs a served model has ended: it was closed, or an error that is named ended it."""

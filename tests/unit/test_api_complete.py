@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import json
+import queue
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import pronk
 from pronk.api import Llama
 from pronk.checkpoints.checkpoint import Checkpoint, GenerationDefaults
 from pronk.engine.config import engine_config
+from pronk.engine.request import Output, Request
 from pronk.engine.sampling import SamplingParams
 from pronk.errors import CheckpointError, RequestError, TokenizerError
 from support.engine_fakes import SMALL, ByteTokenizer, FakeModel, hashed, says
@@ -212,12 +215,45 @@ def test_a_closed_model_says_so() -> None:
     assert "closed" in repr(opened)
 
 
+def test_a_served_model_answers_beside_its_service_and_ends_it_with_itself() -> None:
+    opened = llama()
+    expected = opened.complete("aside", temperature=0, max_tokens=9).token_ids
+    outputs: queue.Queue[Output] = queue.Queue()
+    with opened:
+        service = opened.serve()
+        assert opened.serve() is service
+        request = Request(tuple(b"in the service"), SamplingParams(temperature=0, max_tokens=150, ignore_eos=True))
+        service.submit([request], outputs.put)
+        assert opened.complete("aside", temperature=0, max_tokens=9).token_ids == expected
+        assert service.alive
+    assert not service.alive
+    last = outputs.get(timeout=60)
+    while not last.finish_reason:
+        last = outputs.get(timeout=60)
+    assert last.finish_reason in ("cancelled", "length")
+    with pytest.raises(RequestError, match="is closed; load it again"):
+        opened.serve()
+
+
+def test_texts_become_vectors() -> None:
+    with pronk.load("cria", context=64) as opened:
+        one = opened.embed("A llama eats grass.")
+        several = opened.embed(["A llama eats grass.", "The rain is cold.", "A llama eats green grass."])
+        assert one.shape == (1, opened.config.dim)
+        assert np.array_equal(several[:1], one)
+        assert np.array_equal(opened.embed([opened.tokenizer.encode("A llama eats grass.", bos=True)]), one)
+        alike = several @ several.T
+        assert alike[0, 2] > alike[0, 1]
+        with pytest.raises(RequestError, match=r"text 1 has \d+ tokens, expected 1 to 64, the context"):
+            opened.embed(["short", "long " * 100])
+
+
 def test_results_are_json() -> None:
     opened = llama(says("abc", 1))
     plain = opened.complete("x", temperature=0).to_json()
     assert "logprobs" not in plain
     assert json.loads(json.dumps(plain))["text"] == "abc"
-    assert plain["usage"] == {"prompt_tokens": 1, "completion_tokens": 4}
+    assert plain["usage"] == {"prompt_tokens": 1, "completion_tokens": 4, "cached_tokens": 0}
     scored = opened.complete("x", temperature=0, logprobs=2, prompt_logprobs=0).to_json()
     assert scored["logprobs"][0]["id"] == ord("a")
     assert scored["prompt_logprobs"][0]["logprob"] is None

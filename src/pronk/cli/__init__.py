@@ -14,6 +14,7 @@ from collections.abc import Sequence
 VERBS = {
     "chat": "talk to a model",
     "complete": "continue a text",
+    "serve": "models over HTTP: OpenAI's API, TGI's, a chat page",
     "tokenize": "text to token ids, or back with --decode",
     "show": "what a model is: format, config, tensor types, memory",
     "score": "log probability of each token of a text",

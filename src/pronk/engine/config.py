@@ -17,6 +17,12 @@ class EngineConfig:
     """`context` bounds prompt plus answer of one request, in tokens. A step runs at most `token_budget` tokens of at
     most `max_sequences` requests; the budget is also the longest chunk of a prompt. The cache has `pages` pages of
     `block` tokens each, shared by all requests.
+
+    prefill_chunk: most tokens of prompts in a step that somebody decodes in, for who decodes waits for the whole step.
+        More reads prompts faster, less makes streams smoother.
+    sinks: first tokens that a request which slides keeps; models put much of their attention there, whatever these
+        are, and four suffice (Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks").
+    kept_pages: pages of requests that have ended, kept for those that begin alike; None keeps all that nobody needs.
     """
 
     context: int
@@ -25,12 +31,24 @@ class EngineConfig:
     token_budget: int = 512
     block: int = 32
     kv_type: KvType = "f16"
+    prefill_chunk: int = 128
+    sinks: int = 4
+    kept_pages: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("context", "pages", "max_sequences", "token_budget", "block"):
-            value = getattr(self, name)
-            if value < 1:
-                raise RequestError(f"{name} is {value}, expected at least 1")
+        for name in (
+            "context",
+            "pages",
+            "max_sequences",
+            "token_budget",
+            "block",
+            "prefill_chunk",
+            "sinks",
+            "kept_pages",
+        ):
+            value, least = getattr(self, name), int(name not in ("sinks", "kept_pages"))
+            if value is not None and value < least:
+                raise RequestError(f"{name} is {value}, expected at least {least}")
         if self.token_budget < self.max_sequences:
             raise RequestError(
                 f"token_budget {self.token_budget} is less than max_sequences {self.max_sequences}; "
@@ -58,10 +76,11 @@ def engine_config(
     token_budget: int = 512,
     block: int = 32,
     kv_type: KvType = "f16",
+    prefill_chunk: int = 128,
 ) -> EngineConfig:
     """The defaults for a model: its own context, or 8192 tokens where it has more; pages for four full contexts (or for
-    `max_sequences`, if fewer). Raises RequestError for a context longer than the model was made for, and for a type of
-    cache that does not fit it."""
+    `max_sequences`, if fewer), and for one of them kept after their requests have ended. Raises RequestError for a
+    context longer than the model was made for, and for a type of cache that does not fit it."""
     model.check_kv_type(kv_type)
     if context is None:
         context = min(model.context_length, DEFAULT_CONTEXT)
@@ -69,6 +88,9 @@ def engine_config(
         raise RequestError(
             f"context is {context} tokens, the model's is {model.context_length}; ask for no more than that"
         )
+    whole = max(math.ceil(context / max(block, 1)), 1)
     if pages is None:
-        pages = max(min(max_sequences, _FULL_CONTEXTS) * math.ceil(context / max(block, 1)), 1)
-    return EngineConfig(context, pages, max_sequences, token_budget, block, kv_type)
+        pages = max(min(max_sequences, _FULL_CONTEXTS) * whole, 1)
+    return EngineConfig(
+        context, pages, max_sequences, token_budget, block, kv_type, prefill_chunk, kept_pages=min(whole, pages)
+    )

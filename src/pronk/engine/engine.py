@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from itertools import accumulate
+from time import monotonic
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,9 +16,12 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.generation import Generation
+from pronk.engine.grammar import GrammarCompiler
 from pronk.engine.interrupts import LetThrough
-from pronk.engine.request import Output, Request
+from pronk.engine.request import Output, Request, Usage
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Scheduler
+from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
 from pronk.model.batch import Batch, make_batch
 from pronk.text.tokenizer import Tokenizer
@@ -36,18 +40,29 @@ class Model(Protocol):
 
 class Engine:
     """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
-    requests then give ids and no text."""
+    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made."""
 
-    def __init__(self, model: Model, cache: Any, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: Any,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        grammars: GrammarCompiler | None = None,
+    ) -> None:
         self.model = model
         self.cache = cache
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = Scheduler(config)
+        self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
+        self._deadlines: dict[str, float] = {}
         self._outputs: list[Output] = []  # not taken yet: an interrupt (Ctrl-C) in a step must lose none
+        self._steps = self._failed_steps = 0
+        self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -55,9 +70,35 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Raises RequestError for a request that can never run. Changes nothing."""
-        length = len(request.prompt)
-        if not length:
+        if not request.prompt:
             raise RequestError("the prompt has no tokens, expected at least one")
+        self._check_context(request)
+        if request.params.stop and self.tokenizer is None:
+            raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
+        self._samplers.check(request.params)
+        listed = request.params.allowed_ids or ()
+        for what, ids in (
+            ("the prompt", request.prompt),
+            ("logit_bias", request.params.logit_bias),
+            ("allowed_ids", listed),
+        ):
+            for token in ids:
+                if not 0 <= token < self._vocabulary:
+                    raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
+
+    def _check_context(self, request: Request) -> None:
+        length, capacity = len(request.prompt), self.config.capacity
+        if request.slide:
+            if capacity < (least := 2 * (self.config.sinks + 1)):
+                raise RequestError(
+                    f"a context that slides has at least {least} tokens, this one {capacity}; lengthen it"
+                )
+            if request.params.prompt_logprobs is not None and length >= capacity:
+                raise RequestError(
+                    f"the prompt has {length} tokens, of which a context of {capacity} that slides drops some, and "
+                    "prompt_logprobs are of all; shorten it"
+                )
+            return
         if length > self.config.context:
             raise RequestError(
                 f"the prompt has {length} tokens, the context holds {self.config.context}; "
@@ -68,25 +109,21 @@ class Engine:
                 f"the prompt has {length} tokens, the cache's {self.config.pages} pages hold {self.config.capacity}; "
                 "shorten it or ask for more pages"
             )
-        if request.params.stop and self.tokenizer is None:
-            raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
-        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
-            for token in ids:
-                if not 0 <= token < self._vocabulary:
-                    raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
 
     def add(self, request: Request) -> None:
         """Queue a request. Raises RequestError as `check` does."""
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
-        generation = Generation(request, self.tokenizer, self._vocabulary, self.config.capacity)
+        generation = Generation(request, self.tokenizer, self._vocabulary, self.config, self._samplers)
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
+        if request.deadline is not None:
+            self._deadlines[request.id] = request.deadline
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request between steps and free its pages; None for one that has ended or never was."""
         generation = self._live.get(request_id)
-        return self._ended(generation.cancel()) if generation else None
+        return self._ended(generation.end("cancelled")) if generation else None
 
     def step(self) -> list[Output]:
         """One forward pass. At most one Output for each request; none for those whose prompt is still being read.
@@ -98,10 +135,13 @@ class Engine:
 
     def run_step(self) -> None:
         """`step`, with its outputs kept until `take_outputs`."""
+        self._end_overdue()
         if plan := self.scheduler.schedule():
+            self._steps += 1
             try:
                 logits = self._run(plan)
             except Exception as error:
+                self._failed_steps += 1
                 self._outputs += [self._fail(chunk, error) for chunk in plan]
             else:
                 self._postprocess(plan, logits)
@@ -109,6 +149,28 @@ class Engine:
     def take_outputs(self) -> list[Output]:
         outputs, self._outputs = self._outputs, []
         return outputs
+
+    def stats(self) -> EngineStats:
+        """Also from another thread in the middle of a step; the numbers then are of moments that lie close together."""
+        scheduler, pool = self.scheduler, self.scheduler.pool
+        return EngineStats(
+            waiting=len(scheduler.waiting),
+            running=len(scheduler.running),
+            pages=pool.count,
+            pages_used=pool.count - pool.free,
+            pages_cached=pool.idle,
+            preemptions=scheduler.preemptions,
+            steps=self._steps,
+            prompt_tokens=self._prompt_tokens,
+            completion_tokens=self._completion_tokens,
+            cached_tokens=self._cached_tokens,
+            failed_steps=self._failed_steps,
+        )
+
+    def _end_overdue(self) -> None:
+        now = monotonic()
+        for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:
+            self._outputs.append(self._ended(self._live[request_id].end("deadline")))
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
@@ -126,18 +188,30 @@ class Engine:
 
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):
+            generation = self._live[chunk.sequence.request_id]
+            before = generation.usage
             try:
-                output = self._live[chunk.sequence.request_id].advance(chunk, rows)
+                output = generation.advance(chunk, rows)
             except Exception as error:  # of this request alone: logits that are not finite, an id without text
                 self._outputs.append(self._fail(chunk, error))
                 continue
             self.scheduler.done(chunk)
+            self._count(before, generation.usage, chunk)
             if output:
                 self._outputs.append(self._ended(output) if output.finish_reason else output)
+                if generation.full and not output.finish_reason:  # it slides
+                    self.scheduler.restart(generation.sequence, generation.slid_ids())
+
+    def _count(self, before: Usage, after: Usage, chunk: Chunk) -> None:
+        self._completion_tokens += after.completion_tokens - before.completion_tokens
+        if chunk.complete and before.completion_tokens == 0:  # the prompt has been read: this happens once
+            self._prompt_tokens += after.prompt_tokens
+            self._cached_tokens += after.cached_tokens
 
     def _fail(self, chunk: Chunk, error: Exception) -> Output:
         return self._ended(self._live[chunk.sequence.request_id].fail(error))
 
     def _ended(self, output: Output) -> Output:
         self.scheduler.remove(self._live.pop(output.request_id).sequence)
+        self._deadlines.pop(output.request_id, None)
         return output

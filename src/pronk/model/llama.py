@@ -46,8 +46,9 @@ class LlamaModel:
     norm: Any
     output: Any
 
-    def forward(self, batch: Batch, cache: Any) -> NDArray[np.float32]:
-        """Logits (R, V) of the batch's logit rows. Writes the batch's keys and values into `cache`."""
+    def forward(self, batch: Batch, cache: Any, *, hidden: bool = False) -> NDArray[np.float32]:
+        """Logits (R, V) of the batch's logit rows; with `hidden` the states (R, D) that they are made from. Writes the
+        batch's keys and values into `cache`."""
         ops, eps = self.ops, self.config.norm_eps
         b = ops.prepare(batch, self.config, cache)
         x = ops.embed(self.tok_embeddings, b.tokens)  # (T, D)
@@ -62,6 +63,8 @@ class LlamaModel:
             (h,) = ops.linear(ops.silu_mul(gate, up), layer.w2, batch=b)  # (T, D)
             x = ops.add(x, ops.reduce(h))
         x = ops.rms_norm(ops.take(x, b), self.norm, eps)  # (R, D)
+        if hidden:
+            return ops.logits(x)
         (logits,) = ops.linear(x, self.output, batch=b)  # (R, V)
         return ops.logits(logits)
 

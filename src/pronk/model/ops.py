@@ -83,5 +83,5 @@ class Backend(Ops[Array], Protocol[Array]):
         ...
 
     def logits(self, x: Array) -> NDArray[np.float32]:
-        """(R, V), the caller's to keep."""
+        """(R, V), or the states (R, D); the caller's to keep."""
         ...

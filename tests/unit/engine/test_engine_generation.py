@@ -3,6 +3,7 @@ without. The model is a function of the tokens in its cache, so whatever is put 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from pronk.engine.config import EngineConfig
 from pronk.engine.engine import Engine
-from pronk.engine.request import Output, Request
+from pronk.engine.request import Output, Request, Usage
 from pronk.engine.sampling import SamplingParams
 from pronk.errors import RequestError
 from support.engine_fakes import SMALL, STOP, ByteTokenizer, FakeCache, FakeModel, hashed, one_hot, says
@@ -115,6 +116,68 @@ def test_a_prompt_that_fills_the_context_is_read_and_has_no_room_for_an_answer()
     assert len(outputs[-1].prompt_logprobs) == 10
 
 
+def sliding(prompt: list[int], count: int, capacity: int, sinks: int) -> tuple[list[int], int]:
+    """(`count` greedy tokens, tokens dropped) by the definition, from the text as it stands each time."""
+    context, answer, dropped = list(prompt), [], 0
+    while len(answer) < count:
+        if len(context) >= capacity:
+            kept = context[:sinks] + context[-(capacity // 2) :]
+            dropped += len(context) - len(kept)
+            context = kept
+        answer.append(int(hashed(context).argmax()))
+        context.append(answer[-1])
+    return answer, dropped
+
+
+@pytest.mark.parametrize("sinks", [0, 4])
+@pytest.mark.parametrize("length", [7, 20, 61])
+def test_a_context_that_slides_keeps_its_first_tokens_and_the_newer_half(length: int, sinks: int) -> None:
+    prompt = "a prompt, maybe too long for its context; what is cut is lost"[:length]
+    chosen = engine(FakeModel(hashed), context=20, sinks=sinks)
+    request = replace(ask(prompt, max_tokens=50, ignore_eos=True), slide=True)
+    (outputs,) = run(chosen, request)
+    assert (ids(outputs), outputs[-1].slid) == sliding(list(prompt.encode()), 50, 20, sinks)
+    assert outputs[-1].finish_reason == "length"
+    assert [output.slid for output in outputs] == sorted(output.slid for output in outputs)
+    assert outputs[-1].usage == Usage(length, 50)
+
+
+def test_a_sliding_request_draws_anew_and_remembers_what_it_has_said() -> None:
+    """Random numbers and penalties go by the whole text: by the shortened one, a place would draw the same again."""
+    model = FakeModel(lambda ids: np.zeros(SMALL.vocab_size, np.float32))
+    every = {"temperature": 1, "top_p": 1, "ignore_eos": True, "max_tokens": 60, "seed": 1}
+    (short,) = run(engine(model, context=10), replace(ask("x", **every), slide=True))
+    (long,) = run(engine(model, context=100), ask("x", **every))
+    assert ids(short) == ids(long)
+    (once,) = run(engine(model, context=10), replace(ask("x", **{**every, "presence_penalty": 2}), slide=True))
+    (whole,) = run(engine(model, context=100), ask("x", **{**every, "presence_penalty": 2}))
+    assert ids(once) == ids(whole)
+
+
+def test_what_cannot_slide_is_refused() -> None:
+    with pytest.raises(RequestError, match="a context that slides has at least 10 tokens, this one 8"):
+        engine(FakeModel(hashed), context=8).add(replace(ask("x"), slide=True))
+    with pytest.raises(RequestError, match="the prompt has 20 tokens, of which a context of 20 that slides drops some"):
+        engine(FakeModel(hashed), context=20).add(replace(ask("x" * 20, prompt_logprobs=0), slide=True))
+
+
+def test_a_deadline_ends_who_runs_and_who_waits_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("pronk.engine.engine.monotonic", lambda: now)
+    chosen = engine(says("hello", 2), max_sequences=1)
+    running, waiting, patient = (replace(ask("hi"), deadline=at) for at in (3.0, 3.0, 100.0))
+    for request in (running, waiting, patient):
+        chosen.add(request)
+    found: dict[str, list[Output]] = {request.id: [] for request in (running, waiting, patient)}
+    while chosen.busy:
+        for output in chosen.step():
+            found[output.request_id].append(output)
+        now += 1
+    assert [text(outputs) for outputs in found.values()] == ["hel", "", "hello"]
+    assert [outputs[-1].finish_reason for outputs in found.values()] == ["deadline", "deadline", "stop"]
+    assert chosen.scheduler.pool.free == chosen.config.pages
+
+
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
@@ -159,6 +222,17 @@ def test_log_probabilities_of_the_answer() -> None:
         assert [i for i, _ in found.top] == best.tolist()
         assert [p for _, p in found.top] == pytest.approx(expected[best].tolist(), abs=1e-5)
         sequence.append(token)
+
+
+def test_the_stop_token_has_a_log_probability_of_its_own() -> None:
+    (outputs,) = run(engine(says("hello", 2)), ask("hi", logprobs=1))
+    assert [len(output.logprobs) for output in outputs] == [1] * 5 + [0]
+    found = outputs[-1].stop_logprob
+    assert found is not None
+    assert found.top == ((STOP, found.logprob),)
+    assert all(output.stop_logprob is None for output in outputs[:-1])
+    (without,) = run(engine(says("hello", 2)), ask("hi"))
+    assert without[-1].stop_logprob is None
 
 
 @pytest.mark.parametrize("budget", [8, 9, 64])

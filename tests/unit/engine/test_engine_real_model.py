@@ -80,3 +80,15 @@ def test_the_bits_are_the_same_alone_in_a_batch_and_in_any_chunks(model: LlamaMo
     for changes in ({}, {"token_budget": 8}, {"token_budget": 37}, {"max_sequences": 3}, {"pages": 10, "block": 16}):
         assert answers(model, requests, **changes) == alone, changes
     assert answers(model, requests[::-1]) == alone[::-1]
+
+
+def test_the_bits_are_the_same_when_a_prompt_is_found_in_the_cache(model: LlamaModel) -> None:
+    """The beginning read by another request, in other chunks; the same prompt at the same time; an answer gone on."""
+    ids = np.random.default_rng(4).integers(0, 300, 120).tolist()
+    params = SamplingParams(temperature=0, max_tokens=12, logprobs=0)
+    prompts = [ids[:100], ids[:100], [*ids[:64], 7, 8, 9], ids, ids[:33]]
+    requests = [Request(tuple(prompt), params) for prompt in prompts]
+    alone = [answers(model, [request])[0] for request in requests]
+    assert answers(model, requests, token_budget=48) == alone
+    assert answers(model, requests, token_budget=48, max_sequences=1) == alone
+    assert answers(model, [*requests, *requests], kept_pages=3) == [*alone, *alone]
