@@ -246,7 +246,10 @@ def lark_json(schema: Mapping[str, Any] | bool, **options: bool) -> str:
     """The Lark expression for JSON that a schema describes, in the layouts that we allow. `lenient`: passes over what
     cannot be enforced."""
     bare = {} if schema is True else {"not": {}} if schema is False else dict(schema)
-    return f"%json {json.dumps({**bare, 'x-guidance': {**_JSON_LAYOUT, **options}}, ensure_ascii=False)}"
+    try:
+        return f"%json {json.dumps({**bare, 'x-guidance': {**_JSON_LAYOUT, **options}}, ensure_ascii=False)}"
+    except RecursionError:
+        raise RequestError("the JSON schema is nested too deeply") from None
 
 
 def lark_text(text: str) -> str:
