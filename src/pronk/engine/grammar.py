@@ -30,7 +30,7 @@ KINDS: tuple[str, ...] = get_args(Kind)
 
 _MOST_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "lark": 1 << 18, "choice": 1 << 18}
 _MOST_MULTIPLE = 10_000  # an automaton that divides by N has N states
-_COMPILE_SECONDS = 20.0
+_COMPILE_SECONDS = 10.0
 _COMPILERS = threading.BoundedSemaphore(2)  # a compilation past its time cannot be stopped; more than two never run
 _STARTING = threading.Lock()  # the stack's size is a setting of the whole process
 _STACK = 256 << 20  # bytes of address space: llguidance follows chains of rules by recursion
@@ -246,7 +246,10 @@ def lark_json(schema: Mapping[str, Any] | bool, **options: bool) -> str:
     """The Lark expression for JSON that a schema describes, in the layouts that we allow. `lenient`: passes over what
     cannot be enforced."""
     bare = {} if schema is True else {"not": {}} if schema is False else dict(schema)
-    return f"%json {json.dumps({**bare, 'x-guidance': {**_JSON_LAYOUT, **options}}, ensure_ascii=False)}"
+    try:
+        return f"%json {json.dumps({**bare, 'x-guidance': {**_JSON_LAYOUT, **options}}, ensure_ascii=False)}"
+    except RecursionError:
+        raise RequestError("the JSON schema is nested too deeply") from None
 
 
 def lark_text(text: str) -> str:

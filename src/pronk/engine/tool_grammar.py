@@ -49,9 +49,8 @@ def tool_grammar(form: ChatFormat, tools: Sequence[Tool], choice: Choice | str, 
     if not chosen:
         names = ", ".join(tool.name for tool in tools)
         raise RequestError(f"tool_choice names {choice!r}, which is none of the tools: {names}")
-    also_tags = not isinstance(form, Llama3Format)
-    grammar = _Lark(tokenizer, tools, parallel, also_tags)
-    start = grammar.auto(tools) if choice == "auto" else grammar.forced(style, chosen)
+    grammar = _Lark(tokenizer, tools, parallel, meta=isinstance(form, Llama3Format))
+    start = grammar.auto() if choice == "auto" else grammar.forced(style, chosen)
     return Grammar.lark(grammar.text(start))
 
 
@@ -88,15 +87,19 @@ class _Own:
 class _Lark:
     """Writes rules as they are asked for. A method that returns text returns the name of a rule, or an expression."""
 
-    def __init__(self, tokenizer: Tokenizer, tools: Sequence[Tool], parallel: bool, also_tags: bool) -> None:
+    def __init__(self, tokenizer: Tokenizer, tools: Sequence[Tool], parallel: bool, meta: bool) -> None:
+        """meta: Llama 3's own format, which reads built-in searches; a template's reads <tool_call> instead."""
         self._special = tokenizer.special_ids
         self._parallel = parallel
-        self._also_tags = also_tags
+        self._meta = meta
         self._rules: dict[str, str] = {}
+        builtin = {tool.name for tool in tools if is_builtin(tool) and PYTHON_TAG in self._special}
+        self._code_offered = CODE_INTERPRETER in builtin
+        self._searches = sorted(builtin - {CODE_INTERPRETER}) if meta else []
+        special = {*self._searches, *({CODE_INTERPRETER} & builtin)}
         self._own = {
-            tool.name: _Own(i, tool.name, _arguments(tool)) for i, tool in enumerate(tools) if not is_builtin(tool)
+            tool.name: _Own(i, tool.name, _arguments(tool)) for i, tool in enumerate(tools) if tool.name not in special
         }
-        self._searches = [tool.name for tool in tools if is_builtin(tool) and tool.name != CODE_INTERPRETER]
 
     def text(self, start: str) -> str:
         return "\n".join(f"{name}: {body}" for name, body in {"start": start, **self._rules}.items())
@@ -112,14 +115,13 @@ class _Lark:
             ways.append(tag + self._calls(style, own))
         searches = [tool.name for tool in tools if tool.name in self._searches]
         ways += [f"{PYTHON_TAG} {self._search(name)}" for name in searches]
-        if any(is_builtin(tool) and tool.name == CODE_INTERPRETER for tool in tools):
+        if self._code_offered and any(tool.name == CODE_INTERPRETER for tool in tools):
             ways.append(f"{PYTHON_TAG} {self._code()}")
         return _one_of(ways)
 
-    def auto(self, tools: Sequence[Tool]) -> str:
+    def auto(self) -> str:
         """Text, or calls in any form that is read, or text and then calls in a form that has a marker."""
         own = list(self._own.values())
-        code = any(is_builtin(tool) and tool.name == CODE_INTERPRETER for tool in tools)
         at_start = [self._search(name) for name in self._searches]
         if own:
             at_start.append(self._calls("json", own))
@@ -130,12 +132,12 @@ class _Lark:
         ways = ["TEXT?", *at_start]
         if own:
             ways.append(self._calls("tag", own, after_text=True))
-            if self._also_tags:
+            if not self._meta:
                 ways.append(self._calls("tool_call", own, after_text=True))
         if PYTHON_TAG in self._special:
             tagged = [*at_start, self._calls("tag", own)] if own else at_start
-            if tagged or code:
-                ways.append(f"TEXT? {PYTHON_TAG} {_one_of([*tagged, *([self._code()] if code else [])])}")
+            if tagged or self._code_offered:
+                ways.append(f"TEXT? {PYTHON_TAG} {_one_of([*tagged, *([self._code()] if self._code_offered else [])])}")
         return _one_of(ways)
 
     def _calls(self, style: _Style, tools: Sequence[_Own], *, after_text: bool = False) -> str:
@@ -235,7 +237,7 @@ class _Lark:
         ]
         self._add("CALLISH", " | ".join(ways))
         self._add("PLAIN", f"~CALLISH & ~MARKED & /{_ANY}*/")
-        tags = f"|{OPEN}" if self._also_tags else ""
+        tags = "" if self._meta else f"|{OPEN}"
         self._add("MARKED", lark_regex(rf"{_ANY}*(<function=\s*({names})\s*>{tags}){_ANY}*"))
 
     def _args(self, tool: _Own) -> str:
@@ -266,7 +268,10 @@ def _arguments(tool: Tool) -> Mapping[str, Any]:
     """A schema that can be enforced, for the object that holds a tool's arguments. Raises RequestError."""
     if tool.parameters is None:
         return {"type": "object", "properties": {}, "additionalProperties": False}
-    schema: Mapping[str, Any] = _closed({**tool.parameters, "type": "object"})
+    try:
+        schema: Mapping[str, Any] = _closed({**tool.parameters, "type": "object"})
+    except RecursionError:
+        raise RequestError(f"the parameters of the tool {tool.name!r} are nested too deeply") from None
     reason = problem_with(Grammar.json_schema(schema), **_TOLERANT)
     if reason:
         schema = _without_patterns(schema)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -277,3 +278,16 @@ def test_what_needs_a_tokenizer_says_so() -> None:
 def test_a_tokenizer_without_stops_has_no_grammars() -> None:
     with pytest.raises(RequestError, match="needs a token that ends the answer"):
         GrammarCompiler(ByteTokenizer(), ()).check(Grammar.json_object())
+
+
+def test_threads_share_a_compiler_and_its_memory_is_bounded() -> None:
+    compiler = GrammarCompiler(ByteTokenizer(), {STOP})
+    grammars = [Grammar.regex(f"a{{{i % 70 + 1}}}") for i in range(140)]
+
+    def ends_after(grammar: Grammar) -> int:
+        matcher = compiler.matcher(grammar, {STOP})
+        return next(n for n in range(1, 100) if matcher.complete([ord("a")] * n))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ends_after, grammars)) == [i % 70 + 1 for i in range(140)]
+    assert len(compiler._compiled) <= 64

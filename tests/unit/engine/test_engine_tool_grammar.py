@@ -60,6 +60,13 @@ FORMS: dict[str, Any] = {
 }
 
 
+def deep_schema(levels: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
 def answers(
     form: Any, tools: Sequence[Tool], choice: str, parallel: bool = True, script: str = "", special: bool = False
 ) -> list[Answer]:
@@ -114,6 +121,10 @@ def test_built_in_tools_are_called_after_the_python_tag() -> None:
             assert_right(answer, tools)
     kinds = {call.name for answer in answers(form, tools, "required") for call in answer.tool_calls}
     assert kinds <= {"now", "brave_search", "code_interpreter"}
+    for answer in answers(
+        FORMS["template"](), [SEARCH, CODE], "brave_search", False
+    ):  # a template knows no built-in search
+        assert [(call.name, call.arguments) for call in answer.tool_calls] == [("brave_search", {})]
 
 
 BEGINNINGS = [
@@ -182,6 +193,7 @@ def test_auto_leaves_text_alone(text: str) -> None:
         ("plain", TOOLS, "auto", "plain knows no tools"),
         ("llama3", TOOLS, "auto", "llama3 was taught no tools"),
         ("json", [Tool("f", "", {"type": "object", "$ref": "http://x/y"})], "f", "the tool 'f' cannot be enforced"),
+        ("json", [Tool("f", "", deep_schema(2000))], "f", "the tool 'f' are nested too deeply"),
         ("pythonic", [Tool("f", "", {"properties": {"a-b": {}}})], "f", "'f' has an argument that is no Python name"),
     ],
 )
