@@ -50,8 +50,8 @@ class CompletionRequest(Body):
     }
     prompt: str | list[Whole | str]
     model: str | None = None
-    n_predict: Whole = Field(default=-1, ge=-1, description="-1: until the model ends, or the context is full")
-    max_tokens: Whole | None = Field(default=None, ge=-1, description="the same as n_predict")
+    n_predict: int = Field(default=-1, ge=-1, lt=2**31, description="-1: until the model ends, or the context is full")
+    max_tokens: int | None = Field(default=None, ge=-1, lt=2**31, description="the same as n_predict")
     stream: bool = False
     cache_prompt: bool = Field(default=True, description="may use, and leave, what other requests share")
     temperature: Real = 0.8
@@ -67,7 +67,7 @@ class CompletionRequest(Body):
     dry_multiplier: Real | None = None
     dry_base: Real | None = None
     dry_allowed_length: Whole | None = None
-    dry_penalty_last_n: Whole = Field(default=-1, ge=-1)
+    dry_penalty_last_n: int = Field(default=-1, ge=-1, lt=2**31)
     dry_sequence_breakers: list[str] | None = None
     xtc_probability: Real | None = None
     xtc_threshold: Real | None = None
