@@ -1,4 +1,4 @@
-# chat, test, test-arm, check, bench, cria: each sets up what it needs in .venv first.
+# chat, test, test-arm, check, bench, cria: each sets up what it needs in .venv first; web and web-test in web/node_modules.
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(shell find cpp -name '*.cpp' -o -name '*.hpp') CMakeLists.txt pyproject.toml
@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # What `make chat` talks to. make chat MODEL=path chooses another.
 MODEL ?= cria
 
-.PHONY: chat test test-arm check format bench cria clean
+.PHONY: chat test test-arm check format bench cria web web-test clean
 
 chat: .venv/.installed
 	@$(BIN)/python -m pronk chat $(MODEL)
@@ -37,8 +37,19 @@ bench: .venv/.tools .venv/.peers
 cria: .venv/.tools
 	$(BIN)/python -m recipes.cria
 
+# The chat page: built from web/ into src/pronk/server/page/, which is committed. Only who changes it needs Node (20.19 or newer).
+web: web/node_modules/.installed
+	cd web && npm run build
+
+web-test: web/node_modules/.installed
+	cd web && npm run types && npm test
+
+web/node_modules/.installed: web/package-lock.json
+	cd web && npm ci
+	@touch $@
+
 clean:
-	rm -rf build .venv
+	rm -rf build .venv web/node_modules
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

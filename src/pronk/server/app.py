@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,24 +11,23 @@ from starlette.responses import Response
 
 import pronk
 from pronk.errors import PronkError
-from pronk.server import health, openai, static
+from pronk.server import health, llama_server, openai, static, tgi
 from pronk.server.auth import Auth
 from pronk.server.errors import ApiError, ClientGone, Renderers, as_api_error, validation_error
 from pronk.server.limits import BodyLimit
 from pronk.server.logs import RequestLog
 from pronk.server.state import ServerState
 
-_OTHERS = ("pronk.server.tgi", "pronk.server.llama_server")
+_APIS = (openai, tgi, llama_server)
 
 
 def create_app(state: ServerState) -> FastAPI:
     """Every route of the server. From outside in: log and count, CORS, keys, the body's size, routes."""
-    apis = [openai, *(importlib.import_module(name) for name in _OTHERS if find_spec(name))]
-    render = Renderers(openai.render_error, {prefix: api.render_error for api in apis for prefix in api.PREFIXES})
+    render = Renderers(openai.render_error, {prefix: api.render_error for api in _APIS for prefix in api.PREFIXES})
     app = FastAPI(title="pronk", version=pronk.__version__, docs_url=None, redoc_url=None)
     app.include_router(health.router(state))
     _add_page(app)
-    for api in apis:
+    for api in _APIS:
         app.include_router(api.router(state))
     _add_error_handlers(app, render)
     # The last one added is the outermost.

@@ -48,14 +48,17 @@ class AnswerReader:
 
 def chat_requests(
     model: ServedModel, messages: tuple[Message, ...], offer: Offer, params: SamplingParams,
-    id: str, count: int = 1, priority: int = 0,
+    id: str, count: int = 1, priority: int = 0, continues: bool = False,
 ) -> list[Request]:  # fmt: skip
-    """`count` answers to one conversation; with a seed, the i-th uses seed + i. Takes a while for a long prompt: not
-    for the event loop. Raises ChatFormatError."""
+    """`count` answers to one conversation; with a seed, the i-th uses seed + i. With `continues` its last message is
+    the answer's beginning. Takes a while for a long prompt: not for the event loop. Raises ChatFormatError."""
     form = model.llama.chat_format
     if not params.ignore_eos:
         params = replace(params, stop_ids=form.stop_ids | set(params.stop_ids))
-    prompt = tuple(form.encode(messages, offer.shown))
+    begun = messages[-1].content if continues else ""
+    prompt = tuple(form.encode(messages[:-1] if continues else messages, offer.shown))
+    if begun:
+        prompt += tuple(model.llama.tokenizer.encode(begun, bos=False))
     return [Request(prompt, nth(params, i), f"{id}-{i}", priority=priority) for i in range(count)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ from pronk.server.openai.fields import ChatBody, bad_field
 from pronk.server.openai.sampling import guided_grammar, sampling_params
 from pronk.server.openai.sse import stream
 from pronk.server.state import ServedModel, ServerState
-from pronk.text.messages import ToolCall, tool_call_to_json
+from pronk.text.messages import Message, ToolCall, tool_call_to_json
 
 
 async def chat(state: ServerState, body: ChatBody, connection: fastapi.Request) -> Response:
@@ -121,6 +121,7 @@ def _read(state: ServerState, model: ServedModel, body: ChatBody) -> _Asked:
     if None not in (body.max_tokens, body.max_completion_tokens) and body.max_tokens != body.max_completion_tokens:
         raise bad_field("max_tokens", f"is {body.max_tokens}, max_completion_tokens {body.max_completion_tokens}")
     messages = read_messages(body.messages)
+    continues = _continues(body, messages)
     offer = read_offer(body.tools, body.tool_choice, body.parallel_tool_calls, settings)
     grammar, calls = guided_grammar(body, body.response_format, settings), offer.grammar(model.llama.chat_format)
     if grammar and offer.callable:
@@ -133,8 +134,21 @@ def _read(state: ServerState, model: ServedModel, body: ChatBody) -> _Asked:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
     )  # fmt: skip
     id = shapes.new_id("chatcmpl-")
-    requests = chat_requests(model, messages, offer, params, id, count, body.priority or 0)
+    requests = chat_requests(model, messages, offer, params, id, count, body.priority or 0, continues)
     return _Asked(id, int(time.time()), model, body, offer, requests)
+
+
+def _continues(body: ChatBody, messages: Sequence[Message]) -> bool:
+    """Whether the last message is an answer that goes on where it stopped. Raises ApiError 400."""
+    continues = body.continue_final_message is True
+    if body.add_generation_prompt is continues:  # a new answer begins with the prompt, one that goes on does not
+        said = "true" if continues else "false"
+        raise bad_field(
+            "add_generation_prompt", f"is {said}, and continue_final_message too; one of them has to be true"
+        )
+    if continues and (not messages or messages[-1].role != "assistant" or messages[-1].tool_calls):
+        raise bad_field("continue_final_message", "is true, but the last message is no assistant's text")
+    return continues
 
 
 async def _chunks(asked: _Asked, answers: Answers) -> AsyncGenerator[Mapping[str, Any], None]:

@@ -137,6 +137,9 @@ class ChatBody(Sampling):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
+    # vLLM's
+    continue_final_message: bool | None = Field(None, description="the last message is an answer to go on with")
+    add_generation_prompt: bool | None = Field(None, description="false goes with continue_final_message")
     metadata: dict[str, str] | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
