@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pytest
@@ -69,7 +69,7 @@ BODIES: dict[str, st.SearchStrategy[Any]] = {
 
 
 @pytest.mark.parametrize("path", BODIES)
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_body_is_answered_or_refused(server: Running, path: str, data: st.DataObject) -> None:
     body = data.draw(BODIES[path])
@@ -78,3 +78,27 @@ def test_any_body_is_answered_or_refused(server: Running, path: str, data: st.Da
     if answer.status != 200:
         error = answer.json["error"]
         assert "\n" not in (error if isinstance(error, str) else error["message"])
+
+
+def generate_body(**fields: Any) -> dict[str, Any]:
+    return {"inputs": "Hi", "parameters": {"do_sample": True, "max_new_tokens": 2, **fields}}
+
+
+def completion_body(**fields: Any) -> dict[str, Any]:
+    return {"prompt": "Hi", "n_predict": 2, "dry_multiplier": 1, "repeat_penalty": 1.1, **fields}
+
+
+@pytest.mark.parametrize(
+    ("path", "names", "body"),
+    [
+        ("/generate", GenerateParameters.model_fields, generate_body),
+        ("/completion", CompletionRequest.model_fields, completion_body),
+    ],
+)
+def test_no_number_is_too_much_for_the_engine(
+    server: Running, path: str, names: Collection[str], body: Callable[..., dict[str, Any]]
+) -> None:
+    for name in names:
+        for number in (0, 2**31 - 1, 2**63, 1e-300, 3e38):
+            answer = server.post(path, body(**{name: number}))
+            assert answer.status in (200, 400, 422), (name, number, answer.body)

@@ -13,7 +13,7 @@ from pronk.engine.grammar import Grammar
 from pronk.engine.request import Request
 from pronk.engine.sampling import SamplingParams
 from pronk.server.errors import ApiError
-from pronk.server.openai.fields import Body, Unsupported, bad_field
+from pronk.server.openai.fields import Body, Positive, Real, Unsupported, Whole, bad_field
 from pronk.server.openai.sampling import as_lark, check_size, checked, grammar_of
 from pronk.server.settings import ServerSettings
 from pronk.server.state import ServedModel
@@ -48,44 +48,44 @@ class CompletionRequest(Body):
         "t_max_prompt_ms": (0, -1),
         "timings_per_token": (False,),
     }
-    prompt: str | list[int | str]
+    prompt: str | list[Whole | str]
     model: str | None = None
-    n_predict: int = Field(default=-1, ge=-1, description="-1: until the model ends, or the context is full")
-    max_tokens: int | None = Field(default=None, ge=-1, description="the same as n_predict")
+    n_predict: int = Field(default=-1, ge=-1, lt=2**31, description="-1: until the model ends, or the context is full")
+    max_tokens: int | None = Field(default=None, ge=-1, lt=2**31, description="the same as n_predict")
     stream: bool = False
     cache_prompt: bool = Field(default=True, description="may use, and leave, what other requests share")
-    temperature: float = 0.8
-    top_k: int = 40
-    top_p: float = 0.95
-    min_p: float = 0.05
-    typical_p: float = 1.0
-    top_n_sigma: float = -1.0
-    repeat_penalty: float = 1.0
-    repeat_last_n: int = Field(default=-1, description="-1, the whole context, unless nothing is penalized")
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int = Field(default=-1, ge=-1)
+    temperature: Real = 0.8
+    top_k: Whole = 40
+    top_p: Real = 0.95
+    min_p: Real = 0.05
+    typical_p: Real = 1.0
+    top_n_sigma: Real = -1.0
+    repeat_penalty: Positive = 1.0
+    repeat_last_n: Whole = Field(default=-1, description="-1, the whole context, unless nothing is penalized")
+    presence_penalty: Real = 0.0
+    frequency_penalty: Real = 0.0
+    dry_multiplier: Real | None = None
+    dry_base: Real | None = None
+    dry_allowed_length: Whole | None = None
+    dry_penalty_last_n: int = Field(default=-1, ge=-1, lt=2**31)
     dry_sequence_breakers: list[str] | None = None
-    xtc_probability: float | None = None
-    xtc_threshold: float | None = None
-    mirostat: int | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
+    xtc_probability: Real | None = None
+    xtc_threshold: Real | None = None
+    mirostat: Whole | None = None
+    mirostat_tau: Real | None = None
+    mirostat_eta: Real | None = None
+    dynatemp_range: Real | None = None
+    dynatemp_exponent: Real | None = None
     samplers: list[str] | None = None
     seed: int = Field(default=-1, ge=-1, lt=2**64, description="-1 draws one")
     stop: list[str] = Field(default_factory=list)
     ignore_eos: bool = False
-    logit_bias: list[list[int | float | str | bool]] | dict[str, float | bool] | None = None
+    logit_bias: list[list[Whole | Real | str | bool]] | dict[str, Real | bool] | None = None
     n_probs: int = Field(default=0, ge=0, le=MOST_PROBS)
     json_schema: dict[str, Any] | None = None
     grammar: str | None = Field(default=None, description="GBNF, or llguidance's Lark")
     return_tokens: bool = False
-    t_max_predict_ms: int = Field(default=0, description="0 or less: no limit. It counts from the request's arrival")
+    t_max_predict_ms: Whole = Field(default=0, description="0 or less: no limit. It counts from the request's arrival")
 
     @model_validator(mode="before")
     @classmethod

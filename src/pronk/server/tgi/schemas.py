@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from pronk.server.bodies import Body
+from pronk.server.openai.fields import Positive, Whole
 
 
 class JsonGrammar(Body):
@@ -39,7 +40,7 @@ class GenerateParameters(Body):
     the answer is greedy; so it is with a temperature of 1 alone."""
 
     adapter_id: str | None = Field(default=None, description="refused: there are no adapters")
-    best_of: int | None = Field(
+    best_of: Whole | None = Field(
         default=None, ge=1, description="answers to choose the most likely from; needs sampling"
     )
     decoder_input_details: bool | None = Field(
@@ -49,18 +50,18 @@ class GenerateParameters(Body):
     do_sample: bool | None = None
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
     grammar: TgiGrammar | None = None
-    max_new_tokens: int | None = Field(
+    max_new_tokens: Whole | None = Field(
         default=None, ge=1, description="default: 1024, or what the context has room for"
     )
-    repetition_penalty: float | None = Field(default=None, gt=0)
+    repetition_penalty: Positive | None = None
     return_full_text: bool | None = Field(default=None, description="the prompt's text in front of the answer's")
     seed: int | None = Field(default=None, ge=0, lt=2**64)
     stop: list[str] | None = Field(default=None, description="end the answer, and are the last of it")
-    temperature: float | None = Field(default=None, gt=0)
-    top_k: int | None = Field(default=None, ge=1)
-    top_n_tokens: int | None = Field(default=None, ge=0, description="the most likely tokens at each place")
+    temperature: Positive | None = None
+    top_k: Whole | None = Field(default=None, ge=1)
+    top_n_tokens: Whole | None = Field(default=None, ge=0, description="the most likely tokens at each place")
     top_p: float | None = Field(default=None, gt=0, lt=1)
-    truncate: int | None = Field(
+    truncate: Whole | None = Field(
         default=None, ge=1, description="of the prompt, keep only so many tokens, the last ones"
     )
     typical_p: float | None = Field(default=None, gt=0, lt=1)
