@@ -12,8 +12,10 @@ import numpy as np
 import openai
 import pytest
 
+import pronk
+from pronk.server.settings import ServerSettings
 from support.gated_model import scripted
-from support.serving import Running
+from support.serving import Running, serving
 
 CALL = '{"type": "function", "name": "weather", "parameters": {"city": "Rome"}}'
 WEATHER: Any = {
@@ -112,6 +114,34 @@ def test_how_an_answer_ends(client: openai.OpenAI) -> None:
     assert ending(stop=["never", "30"])[3] == "30"
     assert ending(max_tokens=2)[1:] == ("length", "length", None)
     assert ending(max_tokens=0)[:2] == ("", "length")
+
+
+def test_a_prompt_that_was_read_before_is_found_in_the_cache(client: openai.OpenAI) -> None:
+    asked: Any = {"model": "cria", "prompt": list(range(100, 200)), "max_tokens": 1, "temperature": 0}
+    first, second = (client.completions.create(**asked) for _ in range(2))
+    assert first.usage.prompt_tokens_details.cached_tokens == 0
+    assert 64 <= second.usage.prompt_tokens_details.cached_tokens < 100
+    assert first.choices[0].text == second.choices[0].text
+
+
+@pytest.mark.parametrize("overflow", ["refuse", "slide"])
+def test_an_answer_that_fills_the_context_ends_or_slides_and_says_so(overflow: Any) -> None:
+    settings = ServerSettings(overflow=overflow)
+    with pronk.load("cria", context=64) as llama, serving(llama, settings=settings) as server:
+        body = {"prompt": "One two", "max_tokens": 100, "ignore_eos": True}
+        answer = server.post("/v1/completions", body).json
+        long = server.post("/v1/completions", {"prompt": [50] * 70, "max_tokens": 1})
+    (choice,) = answer["choices"]
+    if overflow == "slide":
+        assert answer["usage"]["completion_tokens"] == 100
+        assert choice["ended_by"] == "length"
+        assert choice["slid_tokens"] > 0
+        assert long.status == 200
+    else:
+        assert answer["usage"]["total_tokens"] == 64
+        assert (choice["finish_reason"], choice["ended_by"]) == ("length", "context")
+        assert "slid_tokens" not in choice
+        assert long.error["code"] == "context_length_exceeded"
 
 
 # --- tools ---

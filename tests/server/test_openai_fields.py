@@ -71,6 +71,10 @@ def test_unknown_fields_are_refused_with_what_was_meant(server: Running, path: s
     [
         ("/v1/chat/completions", {"temperature": "hot"}, "temperature"),
         ("/v1/chat/completions", {"temperature": -0.1}, "temperature"),
+        ("/v1/chat/completions", {"temperature": 1e39}, "temperature"),
+        ("/v1/chat/completions", {"repetition_penalty": 1e-300}, "repetition_penalty"),
+        ("/v1/chat/completions", {"top_k": 2**63}, "top_k"),
+        ("/v1/chat/completions", {"stop_token_ids": [2**31]}, "stop_token_ids[0]"),
         ("/v1/chat/completions", {"top_p": 0}, "top_p"),
         ("/v1/chat/completions", {"max_tokens": 1.5}, "max_tokens"),
         ("/v1/chat/completions", {"max_tokens": -1}, "max_tokens"),

@@ -16,6 +16,7 @@ import pytest
 
 import pronk
 from pronk.engine.request import Output
+from pronk.server.openai import sse
 from pronk.server.settings import ServerSettings
 from support.gated_model import Gate, gated
 from support.serving import Answer, Running, serving
@@ -127,6 +128,21 @@ def test_all_answers_of_a_request_end_with_its_client(
         assert ends.ended.wait(WAIT)
     assert server.post("/v1/completions", body(max_tokens=1)).status == 200  # there is room again
     assert sorted(str(output.finish_reason) for output in ends.outputs) == ["cancelled"] * 3 + ["length"]
+
+
+def test_a_stream_shows_that_it_lives_while_a_long_prompt_is_read(
+    one: tuple[Running, Gate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, gate = one
+    monkeypatch.setattr(sse, "_QUIET_SECONDS", 0.05)
+    with send(server, "/v1/completions", body(max_tokens=1, stream=True)) as sock:
+        received = b""
+        while b"\n: still at it\n\n" not in received:
+            assert b"data: " not in received
+            received += sock.recv(1000)
+        gate.open.set()
+        while b"[DONE]" not in received:
+            received += sock.recv(1000)
 
 
 # --- queues ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -108,13 +109,14 @@ class Generation:
         self._generated += 1
         self._last_token = time.perf_counter()
         self._first_token = self._first_token or self._last_token
+        top = self.request.params.logprobs
+        logprob = None if top is None else token_logprob(row, token, top)
         if token in self._stop_ids:
-            return self._output(finish_reason="stop", stopped_by=token)
+            return replace(self._output(finish_reason="stop", stopped_by=token), stop_logprob=logprob)
         self._ids.append(token)
         self.sequence.ids.append(token)
         text = self._decoder.feed(token) if self._decoder else ""
-        top = self.request.params.logprobs
-        logprobs = () if top is None else (token_logprob(row, token, top),)
+        logprobs = () if logprob is None else (logprob,)
         reason: FinishReason | None = None
         stopped_by = None
         if self._decoder and self._decoder.stopped:

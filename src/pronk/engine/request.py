@@ -73,7 +73,7 @@ class Output:
     character, the start of a stop string) and is the last word where a stop string cut it. `logprobs` go with `ids`;
     `prompt_logprobs` come once, when the prompt has been read. `stopped_by` is the stop id or the stop string.
     With `finish_reason` this is the request's last output, and `usage` and `timings` are set. `slid` counts the tokens
-    that have been dropped from the context so far.
+    that have been dropped from the context so far. `stop_logprob` is the stop id's, where logprobs were asked for.
     """
 
     request_id: str
@@ -87,3 +87,4 @@ class Output:
     timings: Timings | None = None
     error: Exception | None = None
     slid: int = 0
+    stop_logprob: TokenLogprob | None = None

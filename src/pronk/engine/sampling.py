@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 SAMPLERS = native_sampling.LLAMA_CPP_ORDER
 _ALIASES = {"typical_p": "typ_p", "temp": "temperature"}
-_MIROSTAT = ("temperature", "mirostat")  # llama.cpp runs no other sampler beside it
+# What the kernel takes as it is, under the same names.
+_SETTINGS = (
+    "temperature", "temperature_first", "dynatemp_range", "dynatemp_exponent", "top_k", "top_p", "min_p", "typical_p",
+    "top_n_sigma", "xtc_probability", "xtc_threshold", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "repetition_penalty", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
 _MASK = (1 << 64) - 1
 _COIN = 1  # the purpose of XTC's random number
 
@@ -197,20 +202,21 @@ class Sampler:
     ) -> None:
         """`breakers` are DRY's, as tokens."""
         self.seed = secrets.randbits(64) if params.seed is None else params.seed
-        self._params = params
+        self._bias = (
+            np.fromiter(params.logit_bias.keys(), np.int32),
+            np.fromiter(params.logit_bias.values(), np.float32),
+        )
         self._limits = limits
         self._prompt = len(prompt)
         self._penalties = (params.repetition_penalty, params.presence_penalty, params.frequency_penalty) != (1, 0, 0)
         self._counts = dict.fromkeys(prompt, 0) if self._penalties else {}  # of generated tokens
         self._counted = len(prompt)
-        self._bias = (
-            np.fromiter(params.logit_bias.keys(), np.int32),
-            np.fromiter(params.logit_bias.values(), np.float32),
-        )
-        self._steps = _MIROSTAT if params.mirostat else params.samplers
         self._mirostat = Mirostat(params.mirostat_tau, params.mirostat_eta) if params.mirostat else None
-        self._history = History(prompt) if params.dry_multiplier and params.dry_range != 0 else None
-        self._breakers = breakers
+        self._history = History(prompt, params.dry_range) if params.dry_multiplier and params.dry_range != 0 else None
+        self._settings: dict[str, Any] = {name: getattr(params, name) for name in _SETTINGS}
+        self._settings |= {"steps": params.samplers, "dry_breakers": breakers}
+        if params.mirostat:  # as in llama.cpp: nothing else beside it
+            self._settings |= {"steps": ("temperature", "mirostat"), "dynatemp_range": 0.0}
 
     def complete(self, ids: Sequence[int]) -> bool:
         """By the request's grammar nothing can follow `ids` but a stop."""
@@ -218,39 +224,20 @@ class Sampler:
 
     def choose(self, logits: NDArray[np.float32], ids: Sequence[int]) -> int:
         """The token after `ids` from its logits (V), which are left as they are."""
-        p = self._params
-        seen = self._seen(ids)
+        seen_ids, seen_counts = self._seen(ids)
         bias_ids, bias_values = self._biases(ids, len(logits))
         surprise = np.zeros(1, np.float64)
         token = native_sampling.sample(
             logits,
-            steps=self._steps,
-            temperature=p.temperature,
-            dynatemp_range=0.0 if p.mirostat else p.dynatemp_range,
-            dynatemp_exponent=p.dynatemp_exponent,
-            top_k=p.top_k,
-            top_p=p.top_p,
-            min_p=p.min_p,
-            typical_p=p.typical_p,
-            top_n_sigma=p.top_n_sigma,
-            xtc_probability=p.xtc_probability,
-            xtc_threshold=p.xtc_threshold,
-            xtc_uniform=native_sampling.uniform(self.seed, len(ids), _COIN) if p.xtc_probability else 0.0,
-            mirostat_mu=self._mirostat.mu(len(ids)) if self._mirostat else 0.0,
-            temperature_first=p.temperature_first,
-            dry_multiplier=p.dry_multiplier,
-            dry_base=p.dry_base,
-            dry_allowed_length=p.dry_allowed_length,
-            dry_history=self._history.last(ids, p.dry_range) if self._history else None,
-            dry_breakers=self._breakers,
-            repetition_penalty=p.repetition_penalty,
-            presence_penalty=p.presence_penalty,
-            frequency_penalty=p.frequency_penalty,
-            seen_ids=seen[0],
-            seen_counts=seen[1],
+            **self._settings,
+            seen_ids=seen_ids,
+            seen_counts=seen_counts,
             bias_ids=bias_ids,
             bias_values=bias_values,
             allowed=self._limits.allowed(ids[self._prompt :], len(logits)) if self._limits else None,
+            dry_history=self._history.last(ids) if self._history else None,
+            mirostat_mu=self._mirostat.mu(len(ids)) if self._mirostat else 0.0,
+            xtc_uniform=native_sampling.uniform(self.seed, len(ids), _COIN),
             uniform=native_sampling.uniform(self.seed, len(ids)),
             surprise=surprise,
         )
@@ -294,16 +281,17 @@ class Mirostat:
 
 
 class History:
-    """A request's ids as an array that grows."""
+    """A request's ids as an array that grows; `count` of them, the last ones, matter (None: all)."""
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    def __init__(self, ids: Sequence[int], count: int | None) -> None:
         self._array = np.array(ids, np.int32)
         self._filled = len(ids)
+        self._count = count
 
-    def last(self, ids: Sequence[int], count: int | None) -> NDArray[np.int32]:
-        """The last `count` (None: all) of these ids, which begin with those of the call before."""
+    def last(self, ids: Sequence[int]) -> NDArray[np.int32]:
+        """The last of these ids, which begin with those of the call before."""
         if len(ids) > len(self._array):
             self._array = np.concatenate([self._array[: self._filled], np.zeros(len(ids) + 64, np.int32)])
         self._array[self._filled : len(ids)] = ids[self._filled :]
         self._filled = len(ids)
-        return self._array[0 if count is None else max(0, len(ids) - count) : len(ids)]
+        return self._array[0 if self._count is None else max(0, len(ids) - self._count) : len(ids)]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from importlib.util import find_spec
-
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -14,28 +11,28 @@ from starlette.responses import Response
 
 import pronk
 from pronk.errors import PronkError
-from pronk.server import health, openai, static
+from pronk.server import health, llama_server, openai, static, tgi
 from pronk.server.auth import Auth
 from pronk.server.errors import ApiError, ClientGone, Renderers, as_api_error, validation_error
 from pronk.server.limits import BodyLimit
 from pronk.server.logs import RequestLog
 from pronk.server.state import ServerState
 
-_OTHERS = ("pronk.server.tgi", "pronk.server.llama_server")
+_APIS = (openai, tgi, llama_server)
 
 
 def create_app(state: ServerState) -> FastAPI:
     """Every route of the server. From outside in: log and count, CORS, keys, the body's size, routes."""
-    apis = [openai, *(importlib.import_module(name) for name in _OTHERS if find_spec(name))]
-    render = Renderers(openai.render_error, {prefix: api.render_error for api in apis for prefix in api.PREFIXES})
+    render = Renderers(openai.render_error, {prefix: api.render_error for api in _APIS for prefix in api.PREFIXES})
     app = FastAPI(title="pronk", version=pronk.__version__, docs_url=None, redoc_url=None)
     app.include_router(health.router(state))
     _add_page(app)
-    for api in apis:
+    for api in _APIS:
         app.include_router(api.router(state))
     _add_error_handlers(app, render)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimit, limit=state.settings.max_body_bytes, render=render)
+    limit, seconds = state.settings.max_body_bytes, state.settings.body_seconds
+    app.add_middleware(BodyLimit, limit=limit, seconds=seconds, render=render)
     app.add_middleware(Auth, keys=state.settings.keys, render=render)
     if state.settings.cors_origins:
         app.add_middleware(
@@ -47,14 +44,14 @@ def create_app(state: ServerState) -> FastAPI:
 
 
 def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def index(request: Request) -> Response:
         """The chat page for browsers."""
         if not static.wants_page(request.headers.get("accept", "")):
             raise ApiError(404, "there is a chat page here, for clients that accept text/html", "not_found")
         return static.page()
 
-    @app.get(static.ASSETS + "{name:path}", include_in_schema=False)
+    @app.api_route(static.ASSETS + "{name:path}", methods=["GET", "HEAD"], include_in_schema=False)
     async def asset(name: str) -> Response:
         return static.asset(name)
 

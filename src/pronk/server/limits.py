@@ -1,7 +1,8 @@
-"""No body is larger than the settings allow, whether it says its length or not."""
+"""No body is larger or slower than the settings allow, whether it says its length or not."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from starlette.datastructures import Headers
@@ -14,9 +15,10 @@ from pronk.server.errors import ApiError
 class BodyLimit:
     """Reads the whole body before the app sees the request, so that nothing there has to count."""
 
-    def __init__(self, app: ASGIApp, limit: int, render: Callable[[str, ApiError], Response]) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float, render: Callable[[str, ApiError], Response]) -> None:
         self._app = app
         self._limit = limit
+        self._seconds = seconds
         self._render = render
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,9 +28,12 @@ class BodyLimit:
         body: bytes | None = None
         if not (length.isdigit() and int(length[:20]) > self._limit):
             try:
-                body = await self._read(receive)
+                body = await asyncio.wait_for(self._read(receive), self._seconds)
             except ConnectionError:
                 return None  # the client left in the middle of it
+            except (TimeoutError, asyncio.TimeoutError):
+                late = ApiError(408, f"the body did not arrive within {self._seconds:g} s", code="body_too_slow")
+                return await self._render(scope["path"], late)(scope, receive, send)
         if body is None:
             error = ApiError(
                 413, f"the body is larger than {self._limit} bytes, the most this server takes", code="body_too_large"

@@ -54,13 +54,13 @@ class ServerSettings:
     """Sizes are bytes, times seconds.
 
     keys: without any, everybody may ask. cors_origins: origins whose pages may ask; none by default, "*" for all.
-    max_n bounds n and best_of, max_prompts the prompts of one request, max_stop its stop strings (and bad words).
-    max_schema_bytes: of a JSON schema, a grammar, or all tools together. max_queue: requests that may wait before new
-    ones are turned away. request_seconds: a request that runs longer ends with what it has; None lets it run.
-    drain_seconds: for requests under way when the server is told to stop. stall_seconds: the server is not ready while
-    one step has taken longer than this; a long step on a slow machine is no dead engine, so it is generous.
-    log_json: logs as JSON, one object a line. overflow: what happens to an answer that fills the context: it ends, or
-    the oldest tokens slide out.
+    body_seconds: for a body to arrive. max_n bounds n and best_of, max_prompts the prompts of one request, max_stop its
+    stop strings (and bad words). max_schema_bytes: of a JSON schema, a grammar, or all tools together. max_queue:
+    requests that may wait before new ones are turned away. request_seconds: a request that runs longer ends with what
+    it has; None lets it run. drain_seconds: for requests under way when the server is told to stop. stall_seconds: the
+    server is not ready while one step has taken longer than this; a long step on a slow machine is no dead engine, so
+    it is generous. log_json: logs as JSON, one object a line. overflow: what happens to an answer that fills the
+    context: it ends, or the oldest tokens slide out.
     """
 
     host: str = "127.0.0.1"
@@ -68,6 +68,7 @@ class ServerSettings:
     keys: tuple[HashedKey, ...] = ()
     cors_origins: tuple[str, ...] = ()
     max_body_bytes: int = 16 << 20
+    body_seconds: float = 60.0
     max_n: int = 16
     max_prompts: int = 128
     max_stop: int = 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ class ServedModel:
     service: EngineService
     created: int
     in_flight: int = 0
+    embedding: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time: each brings a cache of its own
 
     @cached_property
     def fingerprint(self) -> str:

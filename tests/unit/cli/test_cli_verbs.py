@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -209,3 +210,23 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("model")
     assert result.stderr == ""
+
+
+def test_structured_output_and_more_samplers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    start = ("complete", "cria", "-p", "One", "-n", "30", "--seed", "1")
+    assert re.fullmatch("[ab]{3,5}", run_json(capsys, *start, "--regex", "[ab]{3,5}")["text"])
+    schema = '{"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2}'
+    (tmp_path / "schema.json").write_text(schema)
+    for given in (schema, str(tmp_path / "schema.json")):
+        assert isinstance(json.loads(run_json(capsys, *start, "--json-schema", given)["text"])[0], bool)
+    (tmp_path / "g.lark").write_text('start: "x" | "y"')
+    spoken = run_json(capsys, "chat", "cria", "-p", "hi", "-n", "9", "--grammar", str(tmp_path / "g.lark"))
+    assert spoken["text"] in ("x", "y")
+    varied = ("--dry-multiplier", "0.8", "--dry-breaker", "x", "--xtc-probability", "0.5", "--top-n-sigma", "1.5",
+              "--samplers", "dry,top_n_sigma,xtc,temperature", "--bad-word", "e", "--min-tokens", "20")  # fmt: skip
+    answer = run_json(capsys, *start, *varied)
+    assert "e" not in answer["text"]
+    assert answer["usage"]["completion_tokens"] >= 20
+    assert "no sampler 'top_q', expected some of penalties" in fail(capsys, *start, "--samplers", "top_q")
+    assert 'Unimplemented keys: ["not"]' in fail(capsys, *start, "--json-schema", '{"not": {}}')
+    assert "cannot read nowhere.json" in fail(capsys, *start, "--json-schema", "nowhere.json")

@@ -224,6 +224,17 @@ def test_log_probabilities_of_the_answer() -> None:
         sequence.append(token)
 
 
+def test_the_stop_token_has_a_log_probability_of_its_own() -> None:
+    (outputs,) = run(engine(says("hello", 2)), ask("hi", logprobs=1))
+    assert [len(output.logprobs) for output in outputs] == [1] * 5 + [0]
+    found = outputs[-1].stop_logprob
+    assert found is not None
+    assert found.top == ((STOP, found.logprob),)
+    assert all(output.stop_logprob is None for output in outputs[:-1])
+    (without,) = run(engine(says("hello", 2)), ask("hi"))
+    assert without[-1].stop_logprob is None
+
+
 @pytest.mark.parametrize("budget", [8, 9, 64])
 def test_log_probabilities_of_the_prompt_come_once_whatever_the_chunks(budget: int) -> None:
     prompt = "a prompt of some length"

@@ -39,9 +39,9 @@ def router(state: ServerState) -> APIRouter:
         return await complete(state, body, request)
 
     @working.post("/v1/embeddings")
-    async def embeddings(body: EmbeddingBody) -> Response:
+    async def embeddings(body: EmbeddingBody, request: Request) -> Response:
         """Vectors of texts."""
-        return await embed(state, body)
+        return await embed(state, body, request)
 
     @working.post("/v1/responses")
     async def responses(body: ResponseBody, request: Request) -> Response:

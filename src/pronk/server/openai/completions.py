@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,7 +199,7 @@ class Offsets:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
 
 
-async def _chunks(asked: _Asked, outputs: Outputs) -> AsyncIterator[Mapping[str, Any]]:
+async def _chunks(asked: _Asked, outputs: Outputs) -> AsyncGenerator[Mapping[str, Any], None]:
     head = asked.head()
     with_usage = bool(asked.body.stream_options and asked.body.stream_options.include_usage)
     if with_usage:

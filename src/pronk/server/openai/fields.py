@@ -7,7 +7,7 @@ nothing for; but its default, or null, asks for nothing and is taken. Types are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -25,6 +25,12 @@ _EVERYWHERE: Unsupported = {
     "prompt_cache_retention": ("in_memory",),
     "prompt_cache_options": ({}, {"mode": "implicit"}),
 }
+
+
+# What the sampler's kernels can hold; its own bounds are narrower.
+Real = Annotated[float, Field(ge=-1e6, le=1e6)]
+Positive = Annotated[float, Field(ge=1e-6, le=1e6)]
+Whole = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
 class Body(BaseModel):
@@ -67,48 +73,48 @@ class StreamOptions(Body):
 class Sampling(Body):
     """How tokens are chosen. What is not given, or null, is the model's own default."""
 
-    temperature: float | None = None
-    top_p: float | None = None
-    frequency_penalty: float | None = None
-    presence_penalty: float | None = None
+    temperature: Real | None = None
+    top_p: Real | None = None
+    frequency_penalty: Real | None = None
+    presence_penalty: Real | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
-    logit_bias: dict[str, float] | None = None
-    n: int | None = None
-    max_tokens: int | None = None
+    logit_bias: dict[str, Real] | None = None
+    n: Whole | None = None
+    max_tokens: Whole | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: str | None = None
     # vLLM's and llama-server's
-    top_k: int | None = Field(None, description="0 or -1 keeps all")
-    min_p: float | None = None
-    typical_p: float | None = None
-    top_n_sigma: float | None = None
-    repetition_penalty: float | None = None
-    min_tokens: int | None = None
+    top_k: Whole | None = Field(None, description="0 or -1 keeps all")
+    min_p: Real | None = None
+    typical_p: Real | None = None
+    top_n_sigma: Real | None = None
+    repetition_penalty: Positive | None = None
+    min_tokens: Whole | None = None
     ignore_eos: bool | None = None
-    stop_token_ids: list[int] | None = None
+    stop_token_ids: list[Whole] | None = None
     bad_words: list[str] | None = None
-    allowed_token_ids: list[int] | None = None
-    mirostat: int | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    dry_multiplier: float | None = None
-    dry_base: float | None = None
-    dry_allowed_length: int | None = None
-    dry_penalty_last_n: int | None = Field(None, description="-1 is the whole context, 0 turns DRY off")
+    allowed_token_ids: list[Whole] | None = None
+    mirostat: Whole | None = None
+    mirostat_tau: Real | None = None
+    mirostat_eta: Real | None = None
+    dry_multiplier: Real | None = None
+    dry_base: Real | None = None
+    dry_allowed_length: Whole | None = None
+    dry_penalty_last_n: Whole | None = Field(None, description="-1 is the whole context, 0 turns DRY off")
     dry_sequence_breakers: list[str] | None = None
-    xtc_probability: float | None = None
-    xtc_threshold: float | None = None
-    dynatemp_range: float | None = None
-    dynatemp_exponent: float | None = None
+    xtc_probability: Real | None = None
+    xtc_threshold: Real | None = None
+    dynatemp_range: Real | None = None
+    dynatemp_exponent: Real | None = None
     samplers: list[str] | None = None
     guided_json: dict[str, Any] | str | None = None
     guided_regex: str | None = None
     guided_choice: list[str] | None = None
     guided_grammar: str | None = Field(None, description="Lark, or llama.cpp's GBNF")
     grammar: str | None = Field(None, description="the same as guided_grammar, by llama-server's name")
-    priority: int | None = Field(None, description="higher runs first")
+    priority: Whole | None = Field(None, description="higher runs first")
 
 
 class ChatBody(Sampling):
@@ -124,7 +130,7 @@ class ChatBody(Sampling):
     }
     messages: list[dict[str, Any]]
     model: str | None = None
-    max_completion_tokens: int | None = None
+    max_completion_tokens: Whole | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     tools: list[dict[str, Any]] | None = None
@@ -142,7 +148,7 @@ class ChatBody(Sampling):
 class CompletionBody(Sampling):
     prompt: str | list[str] | list[int] | list[list[int]]
     model: str | None = None
-    best_of: int | None = None
+    best_of: Whole | None = None
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=20)
     suffix: str | None = None
@@ -176,9 +182,9 @@ class ResponseBody(Body):
     input: str | list[dict[str, Any]]
     model: str | None = None
     instructions: str | None = None
-    max_output_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
+    max_output_tokens: Whole | None = None
+    temperature: Real | None = None
+    top_p: Real | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
     include: list[str] | None = None
     tools: list[dict[str, Any]] | None = None
