@@ -70,26 +70,33 @@ function onlyWoff2(): Plugin {
 }
 
 /** What the licences of the bundled packages ask for: their notices, beside the code. */
-function licences(): Plugin {
+function notices(): string {
   const packages = ["@preact/signals", "@preact/signals-core", "dompurify", "highlight.js", "katex", "marked", "preact"];
+  const texts = packages.map((name) => {
+    const folder = join(HERE, "node_modules", name);
+    const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { version: string };
+    const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
+    if (!file) throw new Error(`${name} has no licence file`);
+    return `${name} ${version}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`;
+  });
+  return texts.join(`\n${"-".repeat(80)}\n\n`);
+}
+
+const NOTICES = notices();
+const LICENCES = `assets/licences-${createHash("sha256").update(NOTICES).digest("hex").slice(0, 8)}.txt`;
+
+function licences(): Plugin {
   return {
     name: "licences",
     generateBundle() {
-      const notices = packages.map((name) => {
-        const folder = join(HERE, "node_modules", name);
-        const { version } = JSON.parse(readFileSync(join(folder, "package.json"), "utf8")) as { version: string };
-        const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
-        if (!file) throw new Error(`${name} has no licence file`);
-        return `${name} ${version}\n\n${readFileSync(join(folder, file), "utf8").trim()}\n`;
-      });
-      const source = notices.join(`\n${"-".repeat(80)}\n\n`);
-      this.emitFile({ type: "asset", fileName: "assets/licences.txt", source });
+      this.emitFile({ type: "asset", fileName: LICENCES, source: NOTICES });
     },
   };
 }
 
 export default defineConfig({
   base: "./",
+  define: { __LICENCES__: JSON.stringify(LICENCES) },
   plugins: [earlyTheme(), onlyWoff2(), licences(), buildRecord()],
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {

@@ -26,7 +26,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 30_000  # no test is about speed
+PATIENCE_MS = 120_000  # no test is about speed, and a machine may be busy
 SEND = re.compile("^(Send|发送)$")
 
 
@@ -229,7 +229,7 @@ def test_error_is_shown_where_it_happened_and_tried_again(fake: FakeChatServer, 
     fake.answer("Now.")
     chat.answers.get_by_role("button", name="Try again").click()
     expect(chat.answers.locator(".prose")).to_have_text("Now.")
-    assert chat.answers.get_by_role("group").count() == 0, "the failed answer is no branch"
+    assert chat.answers.locator(".branches").count() == 0, "the failed answer is no branch"
     chat.complaints[:] = [each for each in chat.complaints if "429" not in each]
 
 
@@ -350,19 +350,21 @@ def test_hostile_text_does_nothing(fake: FakeChatServer, chats: Any) -> None:
 
 def test_dark_light_and_chinese_are_chosen_and_remembered(fake: FakeChatServer, chats: Any) -> None:
     chat = chats(fake.url, color_scheme="dark", locale="zh-CN")
-    background = "getComputedStyle(document.body).backgroundColor"
+    body = chat.page.locator("body")
+    colour = "getComputedStyle(document.body).backgroundColor"
     expect(chat.page.locator(".invitation h2")).to_have_text("往哪儿跳一跳？")
     assert chat.page.evaluate("document.documentElement.lang") == "zh-CN"
-    dark = chat.page.evaluate(background)
+    dark = chat.page.evaluate(colour)
     chat.button("主题：跟随系统").click()
-    light = chat.page.evaluate(background)
-    assert light != dark
+    expect(body).not_to_have_css("background-color", dark)
+    light = chat.page.evaluate(colour)
     chat.button("English").click()
+    expect(chat.button("Theme: light")).to_be_visible()
     chat.page.reload()
     expect(chat.button("Theme: light")).to_be_visible()
-    assert chat.page.evaluate(background) == light
+    expect(body).to_have_css("background-color", light)
     chat.button("Theme: light").click()
-    assert chat.page.evaluate(background) == dark
+    expect(body).to_have_css("background-color", dark)
 
 
 def test_phone_does_not_scroll_sideways(fake: FakeChatServer, chats: Any) -> None:

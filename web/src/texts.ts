@@ -133,10 +133,10 @@ const en = {
   criaNote: "cria is a very small model. It tells stories, adds and subtracts, and knows pronk and Llama. What it says may be wrong.",
   otherNote: "What a model says may be wrong.",
   suggestions: [
-    ["A story", "Tell me a story about a llama called Pip and a red kettle."],
+    ["A story", "Tell me a story about a cria called Momo and a blue boat."],
     ["A small sum", "What is 47 + 38?"],
     ["How it works", "What is RoPE?"],
-    ["About pronk", "How do I quantize a model with pronk?"],
+    ["About pronk", "What can pronk do?"],
   ],
 };
 
@@ -275,10 +275,10 @@ const zh: Texts = {
   criaNote: "cria 是个很小的模型：会讲故事、做加减法，懂一点 pronk 和 Llama。它说的不一定对。",
   otherNote: "模型说的不一定对。",
   suggestions: [
-    ["讲个故事", "讲一个故事，主角是羊驼毛毛，要有一把红水壶。"],
-    ["小小算术", "47 + 38 等于多少？"],
-    ["它怎样工作", "什么是RoPE？"],
-    ["关于 pronk", "用pronk怎么量化模型？"],
+    ["讲个故事", "给我讲一个叫小云的羊驼的故事。"],
+    ["小小算术", "47加38等于多少？"],
+    ["它怎样工作", "KV缓存是什么？"],
+    ["关于 pronk", "pronk是什么？"],
   ],
 };
 

@@ -9,6 +9,9 @@ import { Icon } from "./icons";
 import { save, Sheet } from "./parts";
 import { SettingsSheet } from "./settings";
 
+/** Address of the licences of what is bundled; vite.config.ts puts it in. */
+declare const __LICENCES__: string;
+
 export const sheet = signal<"settings" | "files" | "help" | "key" | null>(null);
 const close = () => (sheet.value = null);
 
@@ -107,7 +110,7 @@ function HelpSheet() {
       </dl>
       <p>{t.helpBranches}</p>
       <p>{t.helpStorage}</p>
-      <p><a href="assets/licences.txt" target="_blank" rel="noopener">{t.licences}</a></p>
+      <p><a href={__LICENCES__} target="_blank" rel="noopener">{t.licences}</a></p>
     </Sheet>
   );
 }

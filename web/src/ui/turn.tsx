@@ -70,7 +70,7 @@ function Answer(props: TurnProps) {
           {last && !text && !busy ? <button type="button" class="plain" onClick={() => answerAgain(turn)}>{t.retry}</button> : null}
         </p>
       ) : null}
-      {live ? null : (
+      {live || (end === "failed" && !text && siblings(conversation, turn).length < 2) ? null : (
         <div class={`actions ${last ? "always" : ""}`}>
           <Branches {...props} />
           {text ? <CopyButton text={() => text} /> : null}
