@@ -14,6 +14,7 @@ from pronk.engine.logprobs import TokenLogprob, token_logprob
 from pronk.engine.request import FinishReason, Output, Request, Timings, Usage
 from pronk.engine.sampling import Sampler
 from pronk.engine.scheduler import Chunk, Sequence
+from pronk.engine.speculation import Wish
 from pronk.text.stream import StreamDecoder
 from pronk.text.tokenizer import Tokenizer
 
@@ -46,6 +47,7 @@ class Generation:
         self._sampler = Sampler(params, request.prompt)
         self._prompt_logprobs: list[TokenLogprob] = [TokenLogprob(request.prompt[0], None)] if scored else []
         self._generated = 0
+        self.drafted = self.accepted = 0  # guessed tokens that were checked, and those that were right
         self._arrived = time.perf_counter()
         self._started: float | None = None
         self._first_token: float | None = None
@@ -70,10 +72,11 @@ class Generation:
             self._started = time.perf_counter()
 
     def wanted_rows(self, chunk: Chunk) -> int:
-        """How many of the chunk's last rows need logits: the one that the next token is chosen from, and those that
-        predict prompt tokens not scored yet. (After a preemption the prompt may pass a second time.)"""
+        """How many of the chunk's last rows need logits: the one that the next token is chosen from, those of guessed
+        tokens, and those that predict prompt tokens not scored yet. (After a preemption the prompt may pass a second
+        time.)"""
         if self.request.params.prompt_logprobs is None or self._generated:
-            return int(chunk.complete)
+            return int(chunk.complete) + len(chunk.guessed)
         first = max(chunk.start, len(self._prompt_logprobs) - 1)
         return max(chunk.end - first, int(chunk.complete))
 
@@ -87,7 +90,15 @@ class Generation:
             return self._output(finish_reason="length")
         if self.full:
             return self._output(finish_reason="context")
-        return self._take(self._sampler.choose(rows[-1][: self._vocabulary], self._ids), rows[-1])
+        return self._choose(chunk.guessed, rows[-1 - len(chunk.guessed) :])
+
+    def wish(self) -> Wish:
+        """What may be guessed: as many tokens as fit, with the one chosen after them, into the answer and the context;
+        none before the answer has begun."""
+        room = self._config.capacity - len(self.sequence.ids) - 1 if self._generated else 0
+        if self.request.params.max_tokens is not None:
+            room = min(room, self.request.params.max_tokens - self._generated - 1)
+        return Wish(self.request.id, self._ids, max(room, 0), self.request.params, self._sampler.seed)
 
     def end(self, reason: Literal["cancelled", "deadline"]) -> Output:
         """Between steps, with what there is."""
@@ -102,26 +113,57 @@ class Generation:
             if position + 1 == len(scores) and position + 1 < len(prompt):
                 scores.append(token_logprob(row, prompt[position + 1], top))
 
-    def _take(self, token: int, row: NDArray[np.float32]) -> Output:
+    def _choose(self, guessed: tuple[int, ...], rows: NDArray[np.float32]) -> Output:
+        """The next token, and while it is the one that was guessed, the one after that from its own row: each as it is
+        chosen where nothing is guessed. (1 + guessed) rows."""
+        ids: list[int] = []
+        shown: list[str] = []
+        logprobs: list[TokenLogprob] = []
+        reason: FinishReason | None = None
+        stopped_by: int | str | None = None
+        self.drafted += len(guessed)
+        for row, guess in zip(rows, (*guessed, None), strict=True):
+            try:
+                token, text = self._next(row)
+            except Exception:
+                if ids:  # it fails again in the next step, after these have been handed out
+                    break
+                raise
+            self._count(token == guess)
+            if token in self._stop_ids:
+                reason, stopped_by = "stop", token
+                break
+            ids.append(token)
+            shown.append(text)
+            self._ids.append(token)
+            self.sequence.ids.append(token)
+            if (top := self.request.params.logprobs) is not None:
+                logprobs.append(token_logprob(row, token, top))
+            reason, stopped_by = self._end()
+            if reason or token != guess:
+                break
+        return self._output(tuple(ids), "".join(shown), tuple(logprobs), reason, stopped_by)
+
+    def _next(self, row: NDArray[np.float32]) -> tuple[int, str]:
+        """The token that follows, and the text that is certain with it."""
+        token = self._sampler.choose(row[: self._vocabulary], self._ids)
+        return token, self._decoder.feed(token) if self._decoder and token not in self._stop_ids else ""
+
+    def _count(self, guessed: bool) -> None:
         self._generated += 1
+        self.accepted += guessed
         self._last_token = time.perf_counter()
         self._first_token = self._first_token or self._last_token
-        if token in self._stop_ids:
-            return self._output(finish_reason="stop", stopped_by=token)
-        self._ids.append(token)
-        self.sequence.ids.append(token)
-        text = self._decoder.feed(token) if self._decoder else ""
-        top = self.request.params.logprobs
-        logprobs = () if top is None else (token_logprob(row, token, top),)
-        reason: FinishReason | None = None
-        stopped_by = None
+
+    def _end(self) -> tuple[FinishReason | None, str | None]:
+        """Whether the last token ended the answer, and by which stop string."""
         if self._decoder and self._decoder.stopped:
-            reason, stopped_by = "stop", self._decoder.stop_string
-        elif self._generated == self.request.params.max_tokens:
-            reason = "length"
-        elif self.full and not self.request.slide:
-            reason = "context"
-        return self._output((token,), text, logprobs, reason, stopped_by)
+            return "stop", self._decoder.stop_string
+        if self._generated == self.request.params.max_tokens:
+            return "length", None
+        if self.full and not self.request.slide:
+            return "context", None
+        return None, None
 
     def _output(
         self,
@@ -166,6 +208,8 @@ class Generation:
             decode_seconds=decode_seconds,
             prompt_tokens_per_second=_rate(len(self.request.prompt) - self.sequence.found, prompt_seconds),
             decode_tokens_per_second=_rate(self._generated - 1, decode_seconds),
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
         )
 
 
