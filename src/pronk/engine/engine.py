@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig, Speculation
 from pronk.engine.generation import Generation
+from pronk.engine.grammar import GrammarCompiler
 from pronk.engine.interrupts import LetThrough
 from pronk.engine.lookup import Lookup
 from pronk.engine.request import Output, Request, Usage
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Scheduler
 from pronk.engine.speculation import Proposer, Speculator
 from pronk.engine.stats import EngineStats
@@ -40,7 +42,8 @@ class Model(Protocol):
 
 class Engine:
     """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
-    requests then give ids and no text. `draft` guesses tokens where `config.speculation` asks for one."""
+    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made.
+    `draft` guesses tokens where `config.speculation` asks for one."""
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Engine:
         cache: Any,
         tokenizer: Tokenizer | None,
         config: EngineConfig,
+        grammars: GrammarCompiler | None = None,
         *,
         draft: Proposer | None = None,
     ) -> None:
@@ -56,6 +60,7 @@ class Engine:
         self.tokenizer = tokenizer
         self.config = config
         self.scheduler = Scheduler(config)
+        self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._speculator = _speculator(config.speculation, draft, self._vocabulary)
@@ -77,7 +82,13 @@ class Engine:
         self._check_context(request)
         if request.params.stop and self.tokenizer is None:
             raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
-        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
+        self._samplers.check(request.params)
+        listed = request.params.allowed_ids or ()
+        for what, ids in (
+            ("the prompt", request.prompt),
+            ("logit_bias", request.params.logit_bias),
+            ("allowed_ids", listed),
+        ):
             for token in ids:
                 if not 0 <= token < self._vocabulary:
                     raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
@@ -110,7 +121,7 @@ class Engine:
         """Queue a request. Raises RequestError as `check` does."""
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
-        generation = Generation(request, self.tokenizer, self._vocabulary, self.config)
+        generation = Generation(request, self.tokenizer, self._vocabulary, self.config, self._samplers)
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
         if request.deadline is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from pronk.engine.config import EngineConfig
 from pronk.engine.logprobs import TokenLogprob, token_logprob
 from pronk.engine.request import FinishReason, Output, Request, Timings, Usage
-from pronk.engine.sampling import Sampler
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Sequence
 from pronk.engine.speculation import Wish
 from pronk.text.stream import StreamDecoder
@@ -22,11 +23,25 @@ from pronk.text.tokenizer import Tokenizer
 _SCORED_CHUNK = 128
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A chosen token and what it gives: `ids` is the token, unless it stops the answer."""
+
+    token: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reason: FinishReason | None = None
+    stopped_by: int | str | None = None
+
+
 class Generation:
     """`config.capacity` is how many tokens the request may hold, prompt and answer together; ids below `vocabulary` may
     be chosen. Without a tokenizer there is no text, only ids."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer | None, vocabulary: int, config: EngineConfig) -> None:
+    def __init__(
+        self, request: Request, tokenizer: Tokenizer | None, vocabulary: int, config: EngineConfig, samplers: Samplers
+    ) -> None:
         params = request.params
         scored = params.prompt_logprobs is not None
         self.request = request
@@ -44,10 +59,11 @@ class Generation:
         own_stops = tokenizer.stop_ids if tokenizer and not params.ignore_eos else frozenset()
         self._stop_ids = own_stops | frozenset(params.stop_ids)
         self._decoder = _decoder(request, tokenizer) if tokenizer else None
-        self._sampler = Sampler(params, request.prompt)
+        self._sampler = samplers.make(params, request.prompt, self._stop_ids)
         self._prompt_logprobs: list[TokenLogprob] = [TokenLogprob(request.prompt[0], None)] if scored else []
         self._generated = 0
         self.drafted = self.accepted = 0  # guessed tokens that were checked, and those that were right
+        self._error: Exception | None = None  # to end with
         self._arrived = time.perf_counter()
         self._started: float | None = None
         self._first_token: float | None = None
@@ -86,6 +102,8 @@ class Generation:
             self._score_prompt(chunk, rows, self.request.params.prompt_logprobs)
         if not chunk.complete:
             return None
+        if self._error:
+            raise self._error
         if self._generated == self.request.params.max_tokens:
             return self._output(finish_reason="length")
         if self.full:
@@ -116,54 +134,47 @@ class Generation:
     def _choose(self, guessed: tuple[int, ...], rows: NDArray[np.float32]) -> Output:
         """The next token, and while it is the one that was guessed, the one after that from its own row: each as it is
         chosen where nothing is guessed. (1 + guessed) rows."""
-        ids: list[int] = []
-        shown: list[str] = []
-        logprobs: list[TokenLogprob] = []
-        reason: FinishReason | None = None
-        stopped_by: int | str | None = None
+        taken: list[_Taken] = []
         self.drafted += len(guessed)
         for row, guess in zip(rows, (*guessed, None), strict=True):
             try:
-                token, text = self._next(row)
-            except Exception:
-                if ids:  # it fails again in the next step, after these have been handed out
-                    break
-                raise
-            self._count(token == guess)
-            if token in self._stop_ids:
-                reason, stopped_by = "stop", token
+                taken.append(self._take(row))
+            except Exception as error:
+                if not taken:
+                    raise
+                self._error = error  # in a step of its own, after those before it have been handed out
                 break
-            ids.append(token)
-            shown.append(text)
-            self._ids.append(token)
-            self.sequence.ids.append(token)
-            if (top := self.request.params.logprobs) is not None:
-                logprobs.append(token_logprob(row, token, top))
-            reason, stopped_by = self._end()
-            if reason or token != guess:
+            self.accepted += taken[-1].token == guess
+            if taken[-1].reason or taken[-1].token != guess:
                 break
-        return self._output(tuple(ids), "".join(shown), tuple(logprobs), reason, stopped_by)
+        ids = tuple(token for each in taken for token in each.ids)
+        logprobs = tuple(score for each in taken for score in each.logprobs)
+        text = "".join(each.text for each in taken)
+        return self._output(ids, text, logprobs, taken[-1].reason, taken[-1].stopped_by)
 
-    def _next(self, row: NDArray[np.float32]) -> tuple[int, str]:
-        """The token that follows, and the text that is certain with it."""
+    def _take(self, row: NDArray[np.float32]) -> _Taken:
         token = self._sampler.choose(row[: self._vocabulary], self._ids)
-        return token, self._decoder.feed(token) if self._decoder and token not in self._stop_ids else ""
-
-    def _count(self, guessed: bool) -> None:
         self._generated += 1
-        self.accepted += guessed
         self._last_token = time.perf_counter()
         self._first_token = self._first_token or self._last_token
-
-    def _end(self) -> tuple[FinishReason | None, str | None]:
-        """Whether the last token ended the answer, and by which stop string."""
+        if token in self._stop_ids:
+            return _Taken(token, reason="stop", stopped_by=token)
+        self._ids.append(token)
+        self.sequence.ids.append(token)
+        text = self._decoder.feed(token) if self._decoder else ""
+        top = self.request.params.logprobs
+        logprobs = () if top is None else (token_logprob(row, token, top),)
+        reason: FinishReason | None = None
+        stopped_by = None
         if self._decoder and self._decoder.stopped:
-            return "stop", self._decoder.stop_string
-        if self._generated == self.request.params.max_tokens:
-            return "length", None
-        if self.full and not self.request.slide:
-            return "context", None
-        return None, None
+            reason, stopped_by = "stop", self._decoder.stop_string
+        elif self._sampler.complete(self._ids):
+            reason = "stop"
+        elif self._generated == self.request.params.max_tokens:
+            reason = "length"
+        elif self.full and not self.request.slide:
+            reason = "context"
+        return _Taken(token, (token,), text, logprobs, reason, stopped_by)
 
     def _output(
         self,

@@ -26,7 +26,9 @@ BLOCK = 4
 
 
 def draft(model: FakeModel, **changes: Any) -> Draft:
-    config = EngineConfig(**{"context": 200, "pages": 100, "token_budget": 64, "block": BLOCK, **changes})
+    config = EngineConfig(
+        **{"context": 200, "pages": 100, "token_budget": 64, "max_sequences": 4, "block": BLOCK, **changes}
+    )
     tokenizer = ByteTokenizer()
     return Draft(model, FakeCache(config.pages, BLOCK), config, tokenizer, tokenizer, SMALL.vocab_size)
 
