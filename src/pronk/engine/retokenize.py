@@ -60,10 +60,12 @@ class Retokenizer:
     def guess(self, said: Sequence[int]) -> list[int]:
         """What the draft said, as the request's tokens."""
         text = self._utf8_text(said)
-        ids = _behind(self._target, self._tail[-_CONTEXT:] or "\n", text)
-        if ids is None:  # its beginning is one token with what stands before it, which is said and done
-            ids = _behind(self._target, "\n", text) or []
-        return ids[:-1]
+        # Where its beginning is one token with what stands before it, that is said and done: then as after something
+        # that text like this is never one token with.
+        for before in (self._tail[-_CONTEXT:], "\n", "a"):
+            if before and (ids := _behind(self._target, before, text)) is not None:
+                return ids[:-1]
+        return []
 
     def _settle(self, end: int) -> None:
         """The tail up to there is not encoded again."""

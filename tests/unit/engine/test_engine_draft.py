@@ -124,7 +124,7 @@ def test_an_interrupt_in_the_drafts_step_leaves_all_in_order() -> None:
     def interrupted(batch: Any, cache: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls % 3 == 0:
+        if calls in (2, 5, 6):
             raise KeyboardInterrupt
         return forward(batch, cache)
 
@@ -174,7 +174,7 @@ def test_a_text_is_handed_over_whole_however_it_arrives(cria: Tokenizer, parts: 
         reader.read(ids[:end])
     found = reader.read(ids)
     assert other.decode(found) == text
-    assert found[:1] == ([] if other.bos_id is None else [other.bos_id])
+    assert other.bos_id in (None, found[0])
 
 
 def test_half_a_character_waits() -> None:
@@ -205,7 +205,9 @@ def test_what_a_draft_says_becomes_the_models_tokens_without_the_last(cria: Toke
     guess = reader.guess(list(said.encode()))
     assert guess
     assert said.startswith(cria.decode(guess))
-    assert guess == cria.encode(before + said, bos=False)[-1 - len(guess) : -1] or before == "lla"
+    ids, whole = cria.encode(before, bos=False), cria.encode(before + said, bos=False)
+    if whole[: len(ids)] == ids:
+        assert guess == whole[len(ids) : -1]
 
 
 def test_a_draft_of_another_vocabulary_guesses_and_changes_nothing(cria: Tokenizer) -> None:
