@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import pronk
+from pronk.engine.grammar import Grammar
 from pronk.engine.sampling import SamplingParams
 from pronk.errors import RequestError
 
@@ -52,10 +53,10 @@ def test_guesses_change_nothing_alone_or_in_a_batch(guessing: str, plain: list[l
             assert said(llama, params, PROMPTS) == expected
         timings = llama.complete(STORY, params=GREEDY).timings
         assert timings.drafted_tokens >= timings.accepted_tokens
-        assert (timings.accepted_tokens > 15) == (guessing != "random weights")
+        assert (timings.accepted_tokens > 8) == (guessing != "random weights")
 
 
-@pytest.mark.parametrize("limits", [{"token_budget": 24, "prefill_chunk": 8}, {"pages": 14, "context": 256}])
+@pytest.mark.parametrize("limits", [{"token_budget": 24, "prefill_chunk": 8}, {"pages": 7, "context": 200}])
 def test_guesses_change_nothing_in_small_chunks_and_few_pages(
     limits: dict[str, int], plain: list[list[tuple[Any, ...]]]
 ) -> None:
@@ -66,6 +67,24 @@ def test_guesses_change_nothing_in_small_chunks_and_few_pages(
         assert stats.accepted_tokens > 50
         assert stats.pages_used == 0
         assert (stats.preemptions > 0) == ("pages" in limits)
+
+
+def test_grammars_and_samplers_that_remember_see_no_guess() -> None:
+    """Each row's choice goes by the answer up to there, which a wrong guess must not have touched."""
+    schema = Grammar.json_schema({"type": "object", "properties": {"name": {"enum": ["llama", "lama"]}}})
+    every = {"max_tokens": 24, "seed": 3}
+    wishes = [
+        SamplingParams(**every, grammar=schema),
+        SamplingParams(**every, grammar=Grammar.regex("(llama ){2,5}(hill|lake)"), temperature=0),
+        SamplingParams(**every, mirostat=2, mirostat_eta=0.5),
+        SamplingParams(**every, dry_multiplier=2.0, presence_penalty=1.0, temperature=0),
+        SamplingParams(**every, xtc_probability=0.5, xtc_threshold=0.05, dynatemp_range=0.4),
+        SamplingParams(**every, bad_words=("llama",), min_tokens=20, temperature=0),
+    ]
+    with pronk.load("cria") as alone, pronk.load("cria", draft="cria", lookup=True) as helped:
+        for params in wishes:
+            assert said(helped, params, [STORY]) == said(alone, params, [STORY])
+        assert helped.serve().stats().drafted_tokens > 60
 
 
 def test_a_draft_of_another_vocabulary(plain: list[list[tuple[Any, ...]]], shared_data: Path) -> None:
