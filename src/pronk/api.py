@@ -24,7 +24,8 @@ from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
 from pronk.config import KvType, ModelConfig
-from pronk.engine.config import EngineConfig, engine_config
+from pronk.engine.config import EngineConfig, Speculation, SpeculationKind, engine_config
+from pronk.engine.draft import make_draft
 from pronk.engine.engine import Engine
 from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Request
@@ -61,6 +62,9 @@ def load(
     pages: int | None = None,
     prefill_chunk: int = 128,
     tokenizer: Tokenizer | None = None,
+    draft: str | Path | None = None,
+    lookup: bool = False,
+    draft_tokens: int = 8,
 ) -> Llama:
     """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
 
@@ -72,6 +76,9 @@ def load(
     max_sequences, token_budget, pages: requests that run at once, tokens in a step, pages of 32 tokens in the cache.
     prefill_chunk: tokens of prompts in a step that other requests get their next token in.
     tokenizer: instead of the checkpoint's own.
+    draft: a smaller model that guesses tokens, which this one checks several at a time: the same text, sooner. It may
+        have another vocabulary. lookup: guess from the request's own text; with a draft too, that comes second.
+        draft_tokens: guessed at once for a request, at most.
     Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
     """
     checkpoint = open_checkpoint(spec)
@@ -83,9 +90,15 @@ def load(
         token_budget=token_budget,
         kv_type=kv_type,
         prefill_chunk=prefill_chunk,
+        speculation=_speculation(draft, lookup, draft_tokens, backend),
     )
-    model = load_model(checkpoint.config, checkpoint.tensors, make_backend(backend, threads=threads, dtype=dtype))
-    return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format)
+    ops = make_backend(backend, threads=threads, dtype=dtype)
+    model = load_model(checkpoint.config, checkpoint.tensors, ops)
+    second = None
+    if draft is not None:
+        guesser = open_checkpoint(draft)
+        second = guesser, load_model(guesser.config, guesser.tensors, ops)
+    return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format, draft=second)
 
 
 class Llama:
@@ -103,7 +116,9 @@ class Llama:
         *,
         tokenizer: Tokenizer | None = None,
         chat_format: str | None = None,
+        draft: tuple[Checkpoint, LlamaModel] | None = None,
     ) -> None:
+        """`draft` goes with `engine_config.speculation`."""
         self.checkpoint = checkpoint
         self.engine_config = engine_config
         self.defaults = _defaults(checkpoint)
@@ -116,9 +131,12 @@ class Llama:
             except TokenizerError as error:  # the model still continues ids, so this waits until text is asked for
                 self._no_tokenizer = error
         cache = model.ops.cache(model.config, engine_config.pages, engine_config.block, engine_config.kv_type)
+        proposer = None
+        if draft is not None:
+            proposer = make_draft(draft[1], _tokenizer(draft[0]), self._tokenizer, model.config, engine_config)
         self._running: tuple[LlamaModel, Runner] | None = (
             model,
-            Runner(Engine(model, cache, self._tokenizer, engine_config)),
+            Runner(Engine(model, cache, self._tokenizer, engine_config, draft=proposer)),
         )
         self._service: EngineService | None = None
         self._starting = threading.Lock()
@@ -364,6 +382,25 @@ class Llama:
                 hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
                 raise TypeError(f"unknown option {name!r}; {hint}")
         return replace(params or self.defaults, **sampling)
+
+
+def _speculation(draft: str | Path | None, lookup: bool, most: int, backend: str) -> Speculation | None:
+    if draft is None and not lookup:
+        return None
+    kind: SpeculationKind = "lookup" if draft is None else "both" if lookup else "draft"
+    return Speculation(kind, most, rows=_CPU_ROWS if backend == "cpu" else _GPU_ROWS)
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    try:
+        return checkpoint.load_tokenizer()
+    except TokenizerError:
+        return None
+
+
+# Rows for which a step takes about as long as reading the weights.
+_CPU_ROWS = Speculation().rows
+_GPU_ROWS = 64
 
 
 def _defaults(checkpoint: Checkpoint) -> SamplingParams:

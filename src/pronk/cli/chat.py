@@ -21,6 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     options.add_sampling(parser)
     options.add_runtime(parser)
+    options.add_speculation(parser)
     options.add_json(parser)
 
 

@@ -100,13 +100,15 @@ def _no_echo() -> Iterator[None]:
 
 
 def summary(result: ChatResult) -> str:
-    """ "42 tokens, 31.5 tokens/s, first after 0.12 s", and why it ended if not by itself."""
+    """ "42 tokens, 31.5 tokens/s, first after 0.12 s", how guessing went, and why it ended if not by itself."""
     usage, timings = result.usage, result.timings
     parts = [
         f"{usage.completion_tokens} tokens",
         f"{timings.decode_tokens_per_second:.1f} tokens/s",
         f"first after {timings.first_token_seconds:.2f} s",
     ]
+    if timings.drafted_tokens:
+        parts.append(f"{timings.accepted_tokens} of {timings.drafted_tokens} guesses right")
     reasons = {"length": "stopped at max_tokens", "context": "the context is full: /reset", "cancelled": "stopped"}
     if result.finish_reason in reasons:
         parts.append(reasons[result.finish_reason])

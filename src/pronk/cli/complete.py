@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--logprobs", type=options.natural, metavar="K", help="with --json: K alternatives a token")
     options.add_sampling(parser)
     options.add_runtime(parser)
+    options.add_speculation(parser)
     options.add_json(parser)
 
 

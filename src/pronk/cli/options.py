@@ -49,6 +49,14 @@ def add_kv_type(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--kv-type", choices=tuple(KV_BYTES), default="f16", help=_KV_TYPE)
 
 
+def add_speculation(parser: argparse.ArgumentParser) -> None:
+    """For verbs that make text."""
+    group = parser.add_argument_group("guessing ahead: the same text, sooner")
+    group.add_argument("--draft", metavar="MODEL", help="a smaller model that guesses tokens; this one checks them")
+    group.add_argument("--lookup", action="store_true", help="guess what followed the same words earlier in the text")
+    group.add_argument("--draft-tokens", type=positive, metavar="N", help="guessed at once, at most; default: 8")
+
+
 def _kv_types(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
@@ -184,7 +192,24 @@ def load_model(args: argparse.Namespace, **more: Any) -> Llama:
     from pronk.api import load
 
     model = local(args.model)
+    more = speculation_options(args) | more
     return load(model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more)
+
+
+def speculation_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `pronk.load` is told for the options of `add_speculation`; nothing for a verb without them."""
+    if not hasattr(args, "draft_tokens"):
+        return {}
+    chosen: dict[str, Any] = {"lookup": args.lookup}
+    if args.draft is not None:
+        chosen["draft"] = local(args.draft)
+    if args.draft_tokens is not None:
+        if args.draft is None and not args.lookup:
+            from pronk.errors import RequestError
+
+            raise RequestError("--draft-tokens goes with --draft or --lookup")
+        chosen["draft_tokens"] = args.draft_tokens
+    return chosen
 
 
 _SAMPLING = (

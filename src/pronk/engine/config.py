@@ -4,12 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pronk.config import KV_BYTES, KvType, ModelConfig
 from pronk.errors import RequestError
 
 DEFAULT_CONTEXT = 8192
 _FULL_CONTEXTS = 4  # that the page pool holds by default
+
+
+SpeculationKind = Literal["lookup", "draft", "both"]
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Whether tokens are guessed, to be checked together in one step. What is said is the same with and without.
+
+    kind: "lookup" guesses what followed the last tokens where they stood before in the request's own text; "draft" asks
+        another model; "both" asks it where a lookup finds nothing.
+    most: tokens guessed at once for a request; each one's text decides how many it gets, up to here.
+    rows: with guesses, a step has at most so many rows besides prompts. Guesses are nearly free while a step waits for
+        the weights to be read; on a CPU it computes as long as it reads at about this number of rows, and from then on
+        every guess costs what a token of another request costs. Among so many requests that decode there are none.
+    """
+
+    kind: SpeculationKind = "lookup"
+    most: int = 8
+    rows: int = 16
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(SpeculationKind):
+            raise RequestError(f"speculation is {self.kind!r}, expected one of {', '.join(get_args(SpeculationKind))}")
+        for name, least in (("most", 1), ("rows", 2)):
+            if getattr(self, name) < least:
+                raise RequestError(f"speculation's {name} is {getattr(self, name)}, expected at least {least}")
 
 
 @dataclass(frozen=True)
@@ -34,6 +62,7 @@ class EngineConfig:
     prefill_chunk: int = 128
     sinks: int = 4
     kept_pages: int | None = None
+    speculation: Speculation | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -77,6 +106,7 @@ def engine_config(
     block: int = 32,
     kv_type: KvType = "f16",
     prefill_chunk: int = 128,
+    speculation: Speculation | None = None,
 ) -> EngineConfig:
     """The defaults for a model: its own context, or 8192 tokens where it has more; pages for four full contexts (or for
     `max_sequences`, if fewer), and for one of them kept after their requests have ended. Raises RequestError for a
@@ -92,5 +122,13 @@ def engine_config(
     if pages is None:
         pages = max(min(max_sequences, _FULL_CONTEXTS) * whole, 1)
     return EngineConfig(
-        context, pages, max_sequences, token_budget, block, kv_type, prefill_chunk, kept_pages=min(whole, pages)
+        context,
+        pages,
+        max_sequences,
+        token_budget,
+        block,
+        kv_type,
+        prefill_chunk,
+        kept_pages=min(whole, pages),
+        speculation=speculation,
     )

@@ -14,13 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.config import ModelConfig
-from pronk.engine.config import EngineConfig
+from pronk.engine.config import EngineConfig, Speculation
 from pronk.engine.generation import Generation
 from pronk.engine.grammar import GrammarCompiler
 from pronk.engine.interrupts import LetThrough
+from pronk.engine.lookup import Lookup
 from pronk.engine.request import Output, Request, Usage
 from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Scheduler
+from pronk.engine.speculation import Proposer, Speculator
 from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
 from pronk.model.batch import Batch, make_batch
@@ -40,7 +42,8 @@ class Model(Protocol):
 
 class Engine:
     """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
-    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made."""
+    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made.
+    `draft` guesses tokens where `config.speculation` asks for one."""
 
     def __init__(
         self,
@@ -49,6 +52,8 @@ class Engine:
         tokenizer: Tokenizer | None,
         config: EngineConfig,
         grammars: GrammarCompiler | None = None,
+        *,
+        draft: Proposer | None = None,
     ) -> None:
         self.model = model
         self.cache = cache
@@ -58,11 +63,13 @@ class Engine:
         self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
+        self._speculator = _speculator(config.speculation, draft, self._vocabulary)
         self._live: dict[str, Generation] = {}
         self._deadlines: dict[str, float] = {}
         self._outputs: list[Output] = []  # not taken yet: an interrupt (Ctrl-C) in a step must lose none
         self._steps = self._failed_steps = 0
         self._prompt_tokens = self._completion_tokens = self._cached_tokens = 0
+        self._drafted_tokens = self._accepted_tokens = 0
 
     @property
     def busy(self) -> bool:
@@ -138,6 +145,7 @@ class Engine:
         self._end_overdue()
         if plan := self.scheduler.schedule():
             self._steps += 1
+            plan = self._guess(plan)
             try:
                 logits = self._run(plan)
             except Exception as error:
@@ -165,12 +173,23 @@ class Engine:
             completion_tokens=self._completion_tokens,
             cached_tokens=self._cached_tokens,
             failed_steps=self._failed_steps,
+            drafted_tokens=self._drafted_tokens,
+            accepted_tokens=self._accepted_tokens,
         )
 
     def _end_overdue(self) -> None:
         now = monotonic()
         for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:
             self._outputs.append(self._ended(self._live[request_id].end("deadline")))
+
+    def _guess(self, plan: list[Chunk]) -> list[Chunk]:
+        """The plan with guessed tokens behind those that decode, in what the step has left."""
+        if self._speculator is None:
+            return plan
+        wishes = [self._live[c.sequence.request_id].wish() for c in plan if c.complete and c.end - c.start == 1]
+        room = self.config.token_budget - sum(c.end - c.start for c in plan)
+        found = self._speculator.propose(wishes, room)
+        return [self.scheduler.guess(c, found.get(c.sequence.request_id, ())) for c in plan]
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
@@ -179,7 +198,7 @@ class Engine:
             generation = self._live[chunk.sequence.request_id]
             generation.start()
             wanted.append(generation.wanted_rows(chunk))
-        pieces = [(c.sequence.ids[c.start : c.end], c.start, c.sequence.pages) for c in plan]
+        pieces = [([*c.sequence.ids[c.start : c.end], *c.guessed], c.start, c.sequence.pages) for c in plan]
         batch = make_batch(pieces, self.config.block, wants_logits=wanted)
         with LetThrough():
             logits = self.model.forward(batch, self.cache)
@@ -189,7 +208,7 @@ class Engine:
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):
             generation = self._live[chunk.sequence.request_id]
-            before = generation.usage
+            before, right = generation.usage, generation.accepted
             try:
                 output = generation.advance(chunk, rows)
             except Exception as error:  # of this request alone: logits that are not finite, an id without text
@@ -197,6 +216,11 @@ class Engine:
                 continue
             self.scheduler.done(chunk)
             self._count(before, generation.usage, chunk)
+            if self._speculator and chunk.guessed:
+                right = generation.accepted - right
+                self._drafted_tokens += len(chunk.guessed)
+                self._accepted_tokens += right
+                self._speculator.learn(generation.request.id, len(chunk.guessed), right)
             if output:
                 self._outputs.append(self._ended(output) if output.finish_reason else output)
                 if generation.full and not output.finish_reason:  # it slides
@@ -214,4 +238,14 @@ class Engine:
     def _ended(self, output: Output) -> Output:
         self.scheduler.remove(self._live.pop(output.request_id).sequence)
         self._deadlines.pop(output.request_id, None)
+        if self._speculator:
+            self._speculator.forget(output.request_id)
         return output
+
+
+def _speculator(config: Speculation | None, draft: Proposer | None, vocabulary: int) -> Speculator | None:
+    if config is None:
+        return None
+    assert (draft is None) == (config.kind == "lookup"), f"speculation is {config.kind!r}, the draft is {draft}"
+    proposers: list[Proposer] = [] if config.kind == "draft" else [Lookup()]
+    return Speculator(config, proposers + ([draft] if draft else []), vocabulary)

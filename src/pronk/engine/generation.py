@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,11 +15,25 @@ from pronk.engine.logprobs import TokenLogprob, token_logprob
 from pronk.engine.request import FinishReason, Output, Request, Timings, Usage
 from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Sequence
+from pronk.engine.speculation import Wish
 from pronk.text.stream import StreamDecoder
 from pronk.text.tokenizer import Tokenizer
 
 # Logits of a whole chunk are wanted when the prompt is scored: 128 rows of 128256 float32 are 66 MB.
 _SCORED_CHUNK = 128
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """A chosen token and what it gives: `ids` is the token, unless it stops the answer."""
+
+    token: int
+    ids: tuple[int, ...] = ()
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    reason: FinishReason | None = None
+    stopped_by: int | str | None = None
+    stop_logprob: TokenLogprob | None = None
 
 
 class Generation:
@@ -49,6 +63,8 @@ class Generation:
         self._sampler = samplers.make(params, request.prompt, self._stop_ids)
         self._prompt_logprobs: list[TokenLogprob] = [TokenLogprob(request.prompt[0], None)] if scored else []
         self._generated = 0
+        self.drafted = self.accepted = 0  # guessed tokens that were checked, and those that were right
+        self._error: Exception | None = None  # to end with
         self._arrived = time.perf_counter()
         self._started: float | None = None
         self._first_token: float | None = None
@@ -73,10 +89,11 @@ class Generation:
             self._started = time.perf_counter()
 
     def wanted_rows(self, chunk: Chunk) -> int:
-        """How many of the chunk's last rows need logits: the one that the next token is chosen from, and those that
-        predict prompt tokens not scored yet. (After a preemption the prompt may pass a second time.)"""
+        """How many of the chunk's last rows need logits: the one that the next token is chosen from, those of guessed
+        tokens, and those that predict prompt tokens not scored yet. (After a preemption the prompt may pass a second
+        time.)"""
         if self.request.params.prompt_logprobs is None or self._generated:
-            return int(chunk.complete)
+            return int(chunk.complete) + len(chunk.guessed)
         first = max(chunk.start, len(self._prompt_logprobs) - 1)
         return max(chunk.end - first, int(chunk.complete))
 
@@ -86,11 +103,21 @@ class Generation:
             self._score_prompt(chunk, rows, self.request.params.prompt_logprobs)
         if not chunk.complete:
             return None
+        if self._error:
+            raise self._error
         if self._generated == self.request.params.max_tokens:
             return self._output(finish_reason="length")
         if self.full:
             return self._output(finish_reason="context")
-        return self._take(self._sampler.choose(rows[-1][: self._vocabulary], self._ids), rows[-1])
+        return self._choose(chunk.guessed, rows[-1 - len(chunk.guessed) :])
+
+    def wish(self) -> Wish:
+        """What may be guessed: as many tokens as fit, with the one chosen after them, into the answer and the context;
+        none before the answer has begun."""
+        room = self._config.capacity - len(self.sequence.ids) - 1 if self._generated else 0
+        if self.request.params.max_tokens is not None:
+            room = min(room, self.request.params.max_tokens - self._generated - 1)
+        return Wish(self.request.id, self._ids, max(room, 0), self.request.params, self._sampler.seed)
 
     def end(self, reason: Literal["cancelled", "deadline"]) -> Output:
         """Between steps, with what there is."""
@@ -105,14 +132,37 @@ class Generation:
             if position + 1 == len(scores) and position + 1 < len(prompt):
                 scores.append(token_logprob(row, prompt[position + 1], top))
 
-    def _take(self, token: int, row: NDArray[np.float32]) -> Output:
+    def _choose(self, guessed: tuple[int, ...], rows: NDArray[np.float32]) -> Output:
+        """The next token, and while it is the one that was guessed, the one after that from its own row: each as it is
+        chosen where nothing is guessed. (1 + guessed) rows."""
+        taken: list[_Taken] = []
+        self.drafted += len(guessed)
+        for row, guess in zip(rows, (*guessed, None), strict=True):
+            try:
+                taken.append(self._take(row))
+            except Exception as error:
+                if not taken:
+                    raise
+                self._error = error  # in a step of its own, after those before it have been handed out
+                break
+            self.accepted += taken[-1].token == guess
+            if taken[-1].reason or taken[-1].token != guess:
+                break
+        ids = tuple(token for each in taken for token in each.ids)
+        logprobs = tuple(score for each in taken for score in each.logprobs)
+        text = "".join(each.text for each in taken)
+        output = self._output(ids, text, logprobs, taken[-1].reason, taken[-1].stopped_by)
+        return replace(output, stop_logprob=taken[-1].stop_logprob) if taken[-1].stop_logprob else output
+
+    def _take(self, row: NDArray[np.float32]) -> _Taken:
+        token = self._sampler.choose(row[: self._vocabulary], self._ids)
         self._generated += 1
         self._last_token = time.perf_counter()
         self._first_token = self._first_token or self._last_token
         top = self.request.params.logprobs
         logprob = None if top is None else token_logprob(row, token, top)
         if token in self._stop_ids:
-            return replace(self._output(finish_reason="stop", stopped_by=token), stop_logprob=logprob)
+            return _Taken(token, reason="stop", stopped_by=token, stop_logprob=logprob)
         self._ids.append(token)
         self.sequence.ids.append(token)
         text = self._decoder.feed(token) if self._decoder else ""
@@ -127,7 +177,7 @@ class Generation:
             reason = "length"
         elif self.full and not self.request.slide:
             reason = "context"
-        return self._output((token,), text, logprobs, reason, stopped_by)
+        return _Taken(token, (token,), text, logprobs, reason, stopped_by)
 
     def _output(
         self,
@@ -172,6 +222,8 @@ class Generation:
             decode_seconds=decode_seconds,
             prompt_tokens_per_second=_rate(len(self.request.prompt) - self.sequence.found, prompt_seconds),
             decode_tokens_per_second=_rate(self._generated - 1, decode_seconds),
+            drafted_tokens=self.drafted,
+            accepted_tokens=self.accepted,
         )
 
 

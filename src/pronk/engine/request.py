@@ -53,13 +53,16 @@ class Usage:
 class Timings:
     """Seconds. `first_token_seconds` runs from the arrival of the request, `prompt_seconds` from the first step that
     works on it to its first token, `decode_seconds` from there to its last. The prompt's tokens per second are without
-    those that were found in the cache."""
+    those that were found in the cache. `drafted_tokens` were guessed and checked beside a token of the answer, and
+    `accepted_tokens` of them were what the answer says."""
 
     first_token_seconds: float
     prompt_seconds: float
     decode_seconds: float
     prompt_tokens_per_second: float
     decode_tokens_per_second: float
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
 NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, 0.0)  # of a request that never came to run
@@ -69,9 +72,10 @@ NO_TIMINGS = Timings(0.0, 0.0, 0.0, 0.0, 0.0)  # of a request that never came to
 class Output:
     """What one step gave one request.
 
-    `ids` are the new tokens, a stop token left out; `text` is what may be shown, so it can lag behind the ids (half a
-    character, the start of a stop string) and is the last word where a stop string cut it. `logprobs` go with `ids`;
-    `prompt_logprobs` come once, when the prompt has been read. `stopped_by` is the stop id or the stop string.
+    `ids` are the new tokens (several where guessed ones were right), a stop token left out; `text` is what may be
+    shown, so it can lag behind the ids (half a character, the start of a stop string) and is the last word where a stop
+    string cut it. `logprobs` go with `ids`; `prompt_logprobs` come once, when the prompt has been read. `stopped_by` is
+    the stop id or the stop string.
     With `finish_reason` this is the request's last output, and `usage` and `timings` are set. `slid` counts the tokens
     that have been dropped from the context so far. `stop_logprob` is the stop id's, where logprobs were asked for.
     """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from bisect import insort
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from pronk.engine.blocks import BlockPool, first_key, next_key
@@ -60,12 +60,13 @@ class Sequence:
 @dataclass(frozen=True)
 class Chunk:
     """One sequence's share of a step: its tokens start .. end-1. `complete` when these reach the last token known, so
-    that the next one can be chosen."""
+    that the next one can be chosen. `guessed` are tokens that may follow, run in the same step to be checked."""
 
     sequence: Sequence
     start: int
     end: int
     complete: bool
+    guessed: tuple[int, ...] = ()
 
 
 Plan = dict[Sequence, int]  # tokens of the next step
@@ -118,15 +119,34 @@ class Scheduler:
             self._plan(sequence, tokens, plan)
         return [Chunk(s, s.cached, s.cached + tokens, tokens == s.pending) for s, tokens in plan.items()]
 
-    def done(self, chunk: Chunk) -> None:
-        """The chunk's keys and values are in the cache."""
+    def guess(self, chunk: Chunk, tokens: tuple[int, ...]) -> Chunk:
+        """The chunk with as many of these tokens behind it as free pages hold: nobody gives one up for a guess."""
         sequence, block = chunk.sequence, self.config.block
-        sequence.cached = chunk.end
-        sequence.reached = max(sequence.reached, chunk.end)
+        room = (len(sequence.pages) + self.pool.free) * block - chunk.end
+        tokens = tokens[:room]
+        sequence.pages += self.pool.take(self._pages(chunk.end + len(tokens)) - len(sequence.pages))
+        return replace(chunk, guessed=tokens)
+
+    def done(self, chunk: Chunk) -> None:
+        """The chunk's keys and values are in the cache, and those of the guessed tokens that the sequence's ids now
+        have before their last one, which is always computed anew. What comes next overwrites the others; pages that
+        were taken for them are free again."""
+        sequence, block = chunk.sequence, self.config.block
+        end = chunk.end
+        for token, known in zip(chunk.guessed, sequence.ids[chunk.end : -1], strict=False):
+            if token != known:
+                break
+            end += 1
+        sequence.cached = end
+        sequence.reached = max(sequence.reached, end)
         if sequence.offers:
             keys = self._keys(sequence)
-            for i in range(chunk.start // block, chunk.end // block):
+            for i in range(chunk.start // block, end // block):
                 sequence.pages[i] = self.pool.know(sequence.pages[i], keys[i])
+        used = self._pages(end)
+        unused = sequence.pages[used:]
+        del sequence.pages[used:]
+        self.pool.give(unused)
 
     def _plan(self, sequence: Sequence, tokens: int, plan: Plan) -> None:
         """Give `sequence` these tokens, at the cost of younger ones where pages are short."""

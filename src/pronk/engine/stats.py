@@ -11,6 +11,7 @@ class EngineStats:
 
     `pages` of the cache: `pages_used` by requests, `pages_cached` kept for sharing and free to take; the rest is empty.
     `prompt_tokens` are those of prompts that were read to their end, `cached_tokens` of them found in the cache.
+    `drafted_tokens` were guessed, and `accepted_tokens` of them guessed right.
     """
 
     waiting: int
@@ -24,3 +25,5 @@ class EngineStats:
     completion_tokens: int
     cached_tokens: int
     failed_steps: int
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0

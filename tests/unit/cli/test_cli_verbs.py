@@ -75,6 +75,17 @@ def test_complete_prints_text_and_json_alike(capsys: pytest.CaptureFixture[str])
     assert {"first_token_seconds", "decode_tokens_per_second"} <= set(answer["timings"])
 
 
+def test_guesses_are_counted_and_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("complete", "cria", "-p", "One, two, one, two, one,", "-n", "12", "--temperature", "0")
+    plain = run_json(capsys, *arguments)
+    assert (plain["timings"]["drafted_tokens"], plain["timings"]["accepted_tokens"]) == (0, 0)
+    helped = run_json(capsys, *arguments, "--draft", "cria", "--lookup", "--draft-tokens", "3")
+    assert helped["token_ids"] == plain["token_ids"]
+    assert helped["timings"]["drafted_tokens"] >= helped["timings"]["accepted_tokens"] > 0
+    assert main([*arguments, "--draft-tokens", "3"]) == 2
+    assert capsys.readouterr().err == "pronk: --draft-tokens goes with --draft or --lookup\n"
+
+
 def test_complete_reads_standard_input(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     sampling = ("-n", "4", "--temperature", "0")
     expected = run_json(capsys, "complete", "cria", "-p", "One", *sampling)
