@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pronk.api import ChatResult, Completion, Llama, Piece, load
+    from pronk.engine.grammar import Grammar
+    from pronk.engine.request import Request
     from pronk.engine.sampling import SamplingParams
     from pronk.errors import (
         BackendError,
         ChatFormatError,
         CheckpointError,
         DownloadError,
+        EngineStopped,
         PronkError,
         RequestError,
         TokenizerError,
@@ -35,10 +38,13 @@ __all__ = [
     "CheckpointError",
     "Completion",
     "DownloadError",
+    "EngineStopped",
+    "Grammar",
     "Llama",
     "Message",
     "Piece",
     "PronkError",
+    "Request",
     "RequestError",
     "SamplingParams",
     "TokenizerError",
@@ -50,11 +56,13 @@ __all__ = [
 
 _HOMES = {
     "pronk.api": ("ChatResult", "Completion", "Llama", "Piece", "load"),
+    "pronk.engine.grammar": ("Grammar",),
+    "pronk.engine.request": ("Request",),
     "pronk.engine.sampling": ("SamplingParams",),
     "pronk.text.messages": ("Message", "Tool", "ToolCall"),
     "pronk.errors": (
-        "BackendError", "ChatFormatError", "CheckpointError", "DownloadError", "PronkError", "RequestError",
-        "TokenizerError",
+        "BackendError", "ChatFormatError", "CheckpointError", "DownloadError", "EngineStopped", "PronkError",
+        "RequestError", "TokenizerError",
     ),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -31,7 +31,7 @@ class Piece:
 @dataclass(frozen=True)
 class Completion:
     """`token_ids` are the answer's, without a stop token. finish_reason is "stop" (`stopped_by` says which id or
-    string), "length" (max_tokens), "context" (it is full) or "cancelled"."""
+    string), "length" (max_tokens), "context" (it is full), "deadline" or "cancelled"."""
 
     text: str
     token_ids: tuple[int, ...]

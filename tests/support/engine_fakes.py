@@ -45,10 +45,12 @@ class ByteTokenizer:
 
 
 class FakeCache:
-    """Tokens where a real cache has keys and values, (pages, block); -1 where nothing was written."""
+    """Tokens where a real cache has keys and values, (pages, block); -1 where nothing was written. As a real value
+    does, `history` depends on all tokens up to that place."""
 
     def __init__(self, pages: int, block: int) -> None:
         self.tokens = np.full((pages, block), -1, np.int32)
+        self.history = np.zeros((pages, block), np.int64)
 
 
 class FakeOps:
@@ -72,6 +74,8 @@ class FakeModel:
         self.batches.append(batch)
         block = cache.tokens.shape[1]
         cache.tokens.reshape(-1)[batch.slots] = batch.tokens
+        for s, length in enumerate(batch.context_lens):
+            self._write_history(cache, batch.block_tables[s], length, batch.query_starts[s + 1] - batch.query_starts[s])
         rows = []
         for row in batch.logit_rows:
             s = int(np.searchsorted(batch.query_starts, row, side="right")) - 1
@@ -80,6 +84,17 @@ class FakeModel:
             pages = batch.block_tables[s, : position // block + 1]
             rows.append(self.logits_of(cache.tokens[pages].reshape(-1)[: position + 1].tolist()))
         return np.array(rows, np.float32).reshape(len(rows), self.config.vocab_size)
+
+    def _write_history(self, cache: FakeCache, pages: NDArray[np.int32], length: int, new: int) -> None:
+        """Of a sequence's new tokens; the others have to be there, with the same tokens before them."""
+        block, past = cache.tokens.shape[1], 0
+        for position in range(length):
+            place = pages[position // block], position % block
+            past = hash((past, int(cache.tokens[place])))
+            if position >= length - new:
+                cache.history[place] = past
+            else:
+                assert cache.history[place] == past, f"position {position} holds what follows another text"
 
 
 def one_hot(token: int, vocabulary: int = SMALL.vocab_size) -> NDArray[np.float32]:

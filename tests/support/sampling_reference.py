@@ -18,16 +18,16 @@ def adjusted(
     bias: Mapping[int, float] | None = None,
     allowed: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float32]:
-    """The logits after penalties, bias and mask."""
+    """The logits after bias, mask and penalties."""
     x = logits.copy()
-    for i, count in (counts or {}).items():
-        x[i] = x[i] / np.float32(repetition_penalty) if x[i] > 0 else x[i] * np.float32(repetition_penalty)
-        if count:
-            x[i] -= np.float32(count) * np.float32(frequency_penalty) + np.float32(presence_penalty)
     for i, value in (bias or {}).items():
         x[i] += np.float32(value)
     if allowed is not None:
         x[~allowed] = -np.inf
+    for i, count in (counts or {}).items():
+        x[i] = x[i] / np.float32(repetition_penalty) if x[i] > 0 else x[i] * np.float32(repetition_penalty)
+        if count:
+            x[i] -= np.float32(count) * np.float32(frequency_penalty) + np.float32(presence_penalty)
     return x
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import pronk
 from pronk.api import Llama
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.engine.config import engine_config
@@ -157,3 +158,14 @@ def test_the_caller_may_choose_the_format() -> None:
     assert answering("x", EOT, variant="llama3").chat_format.name == "llama3"
     with pytest.raises(ChatFormatError, match="'nonsense'"):
         answering("x", variant="nonsense")
+
+
+def test_the_next_turn_finds_the_last_one_in_the_cache() -> None:
+    """What the model said comes back as the same ids, through the chat format, so its pages are found too."""
+    talk: list[Any] = [{"role": "user", "content": "Tell me a story about a llama."}]
+    with pronk.load("cria", context=512) as opened:
+        first = opened.chat(talk, temperature=0, max_tokens=70)
+        talk += [first.message, {"role": "user", "content": "And then?"}]
+        second = opened.chat(talk, temperature=0, max_tokens=5)
+    read = first.usage.prompt_tokens + len(first.token_ids) - 1
+    assert second.usage.cached_tokens == read // 32 * 32 > first.usage.prompt_tokens

@@ -15,6 +15,7 @@ from pronk.config import KV_BYTES
 if TYPE_CHECKING:
     from pronk.api import ChatStream, CompletionStream, Llama
     from pronk.checkpoints.lora_reader import LoraSpec
+    from pronk.engine.grammar import Grammar
 
 DEFAULT_MODEL = "cria"
 
@@ -73,6 +74,37 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repetition-penalty", type=float)
     group.add_argument("--seed", type=int)
     group.add_argument("--stop", action="append", default=[], metavar="TEXT", help="may be given several times")
+    group.add_argument("--min-tokens", type=natural, help="no stop token comes before")
+    group.add_argument("--bad-word", action="append", default=[], metavar="TEXT", help="never comes up; several times")
+    _add_samplers(parser.add_argument_group("more samplers, all off unless asked for"))
+    _add_structure(parser.add_argument_group("structured output"))
+
+
+def _add_samplers(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--samplers", metavar="NAMES", help="which run, in this order, with commas between")
+    group.add_argument("--typical-p", type=float, help="1 is off")
+    group.add_argument("--top-n-sigma", type=float, help="keep logits so many standard deviations below the largest")
+    group.add_argument("--presence-penalty", type=float)
+    group.add_argument("--frequency-penalty", type=float)
+    group.add_argument("--dry-multiplier", type=float, help="don't repeat yourself: 0.8 is usual")
+    group.add_argument("--dry-base", type=float, help="default: 1.75")
+    group.add_argument("--dry-allowed-length", type=int, help="default: 2 tokens may be repeated")
+    group.add_argument("--dry-range", type=int, help="tokens looked back at; default: all")
+    group.add_argument("--dry-breaker", action="append", metavar="TEXT", help="no repeat reaches across; several times")
+    group.add_argument("--xtc-probability", type=float, help="exclude top choices: how often")
+    group.add_argument("--xtc-threshold", type=float, help="default: 0.1, above 0.5 is off")
+    group.add_argument("--dynatemp-range", type=float, help="the temperature moves by so much with the entropy")
+    group.add_argument("--dynatemp-exponent", type=float, help="default: 1")
+    group.add_argument("--mirostat", type=int, choices=(0, 2), help="2 aims at a surprise, instead of all cuts")
+    group.add_argument("--mirostat-tau", type=float, help="that surprise, in bits a token; default: 5")
+    group.add_argument("--mirostat-eta", type=float, help="how fast it is learned; default: 0.1")
+
+
+def _add_structure(group: argparse._ArgumentGroup) -> None:
+    one = group.add_mutually_exclusive_group()
+    one.add_argument("--json-schema", metavar="FILE|TEXT", help="the answer is JSON of this schema")
+    one.add_argument("--regex", metavar="TEXT", help="the whole answer matches this regular expression")
+    one.add_argument("--grammar", type=Path, metavar="FILE", help="the answer follows this Lark grammar")
 
 
 def add_json(parser: argparse._ActionsContainer) -> None:
@@ -186,13 +218,39 @@ def _check_adapters(args: argparse.Namespace) -> None:
         raise RequestError(f"--lora is there {len(args.lora)} times, expected one adapter; leave out the others")
 
 
+_SAMPLING = (
+    "max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed", "min_tokens", "typical_p",
+    "top_n_sigma", "presence_penalty", "frequency_penalty", "dry_multiplier", "dry_base", "dry_allowed_length",
+    "dry_range", "xtc_probability", "xtc_threshold", "dynatemp_range", "dynatemp_exponent", "mirostat", "mirostat_tau",
+    "mirostat_eta",
+)  # fmt: skip
+
+
 def sampling_options(args: argparse.Namespace) -> dict[str, Any]:
-    """Only what was asked for: the model's own defaults hold for the rest."""
-    names = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
-    chosen = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    """Only what was asked for: the model's own defaults hold for the rest. Raises RequestError."""
+    chosen = {name: getattr(args, name) for name in _SAMPLING if getattr(args, name) is not None}
     if args.stop:
         chosen["stop"] = tuple(args.stop)
+    if args.bad_word:
+        chosen["bad_words"] = tuple(args.bad_word)
+    if args.dry_breaker is not None:
+        chosen["dry_breakers"] = tuple(args.dry_breaker)
+    if args.samplers is not None:
+        chosen["samplers"] = tuple(name for name in args.samplers.split(",") if name)
+    if args.json_schema is not None or args.regex is not None or args.grammar is not None:
+        chosen["grammar"] = _grammar(args)
     return chosen
+
+
+def _grammar(args: argparse.Namespace) -> Grammar:
+    from pronk.engine.grammar import Grammar
+
+    if args.grammar is not None:
+        return Grammar.lark(read_text(args.grammar))
+    if args.regex is not None:
+        return Grammar.regex(args.regex)
+    inline = args.json_schema.lstrip().startswith("{")
+    return Grammar.json_schema(args.json_schema if inline else read_text(Path(args.json_schema)))
 
 
 def read_prompt(args: argparse.Namespace) -> str | None:

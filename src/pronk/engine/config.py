@@ -18,8 +18,8 @@ class EngineConfig:
     most `max_sequences` requests; the budget is also the longest chunk of a prompt. The cache has `pages` pages of
     `block` tokens each, shared by all requests.
 
-    prefill_chunk: tokens of prompts in a step that others decode in, for they wait for it; half a page of text costs a
-        stream as much time as a few of its own tokens.
+    prefill_chunk: most tokens of prompts in a step that somebody decodes in, for who decodes waits for the whole step.
+        More reads prompts faster, less makes streams smoother.
     sinks: first tokens that a request which slides keeps; models put much of their attention there, whatever these
         are, and four suffice (Xiao et al. 2023, "Efficient Streaming Language Models with Attention Sinks").
     kept_pages: pages of requests that have ended, kept for those that begin alike; None keeps all that nobody needs.

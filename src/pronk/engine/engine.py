@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.config import EngineConfig
 from pronk.engine.generation import Generation
+from pronk.engine.grammar import GrammarCompiler
 from pronk.engine.interrupts import LetThrough
 from pronk.engine.request import Output, Request, Usage
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Scheduler
 from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
@@ -40,15 +42,23 @@ class Model(Protocol):
 
 class Engine:
     """`cache` has `config.pages` pages of `config.block` tokens, of the model's own backend. `tokenizer` may be None:
-    requests then give ids and no text."""
+    requests then give ids and no text. `grammars` compiles for this tokenizer; where there is none, one is made."""
 
-    def __init__(self, model: Model, cache: Any, tokenizer: Tokenizer | None, config: EngineConfig) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: Any,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        grammars: GrammarCompiler | None = None,
+    ) -> None:
         self.model = model
         self.cache = cache
         self.tokenizer = tokenizer
         self.config = config
         self.adapters: Mapping[str, int] = {}  # names of LoRA adapters that the model carries, numbers in batches
         self.scheduler = Scheduler(config)
+        self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else sys.maxsize)
         self._live: dict[str, Generation] = {}
@@ -70,7 +80,13 @@ class Engine:
             number_of(request.adapter, self.adapters)
         if request.params.stop and self.tokenizer is None:
             raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
-        for what, ids in (("the prompt", request.prompt), ("logit_bias", request.params.logit_bias)):
+        self._samplers.check(request.params)
+        listed = request.params.allowed_ids or ()
+        for what, ids in (
+            ("the prompt", request.prompt),
+            ("logit_bias", request.params.logit_bias),
+            ("allowed_ids", listed),
+        ):
             for token in ids:
                 if not 0 <= token < self._vocabulary:
                     raise RequestError(f"{what} has token id {token}, the vocabulary ends at {self._vocabulary - 1}")
@@ -103,7 +119,7 @@ class Engine:
         """Queue a request. Raises RequestError as `check` does."""
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
-        generation = Generation(request, self.tokenizer, self._vocabulary, self.config)
+        generation = Generation(request, self.tokenizer, self._vocabulary, self.config, self._samplers)
         if request.adapter is not None:  # the number, for a name may be loaded anew from another file
             generation.sequence.salt = f"adapter {self.adapters[request.adapter]}"
         self.scheduler.add(generation.sequence)
@@ -172,19 +188,22 @@ class Engine:
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
-        wanted, numbers = [], []
+        wanted, adapters = [], []
         for chunk in plan:
             generation = self._live[chunk.sequence.request_id]
             generation.start()
             wanted.append(generation.wanted_rows(chunk))
-            adapter = generation.request.adapter
-            numbers.append(-1 if adapter is None else self.adapters[adapter])
+            adapters.append(self._number(generation.request))
         pieces = [(c.sequence.ids[c.start : c.end], c.start, c.sequence.pages) for c in plan]
-        batch = make_batch(pieces, self.config.block, wants_logits=wanted, adapters=numbers)
+        batch = make_batch(pieces, self.config.block, wants_logits=wanted, adapters=adapters)
         with LetThrough():
             logits = self.model.forward(batch, self.cache)
         ends = list(accumulate(wanted))
         return [logits[end - count : end] for end, count in zip(ends, wanted, strict=True)]
+
+    def _number(self, request: Request) -> int:
+        """Of its adapter; -1 for none."""
+        return -1 if request.adapter is None else self.adapters[request.adapter]
 
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):

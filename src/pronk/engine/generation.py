@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pronk.engine.config import EngineConfig
 from pronk.engine.logprobs import TokenLogprob, token_logprob
 from pronk.engine.request import FinishReason, Output, Request, Timings, Usage
-from pronk.engine.sampling import Sampler
+from pronk.engine.samplers import Samplers
 from pronk.engine.scheduler import Chunk, Sequence
 from pronk.text.stream import StreamDecoder
 from pronk.text.tokenizer import Tokenizer
@@ -25,7 +25,9 @@ class Generation:
     """`config.capacity` is how many tokens the request may hold, prompt and answer together; ids below `vocabulary` may
     be chosen. Without a tokenizer there is no text, only ids."""
 
-    def __init__(self, request: Request, tokenizer: Tokenizer | None, vocabulary: int, config: EngineConfig) -> None:
+    def __init__(
+        self, request: Request, tokenizer: Tokenizer | None, vocabulary: int, config: EngineConfig, samplers: Samplers
+    ) -> None:
         params = request.params
         scored = params.prompt_logprobs is not None
         self.request = request
@@ -43,7 +45,7 @@ class Generation:
         own_stops = tokenizer.stop_ids if tokenizer and not params.ignore_eos else frozenset()
         self._stop_ids = own_stops | frozenset(params.stop_ids)
         self._decoder = _decoder(request, tokenizer) if tokenizer else None
-        self._sampler = Sampler(params, request.prompt)
+        self._sampler = samplers.make(params, request.prompt, self._stop_ids)
         self._prompt_logprobs: list[TokenLogprob] = [TokenLogprob(request.prompt[0], None)] if scored else []
         self._generated = 0
         self._arrived = time.perf_counter()
@@ -117,6 +119,8 @@ class Generation:
         stopped_by = None
         if self._decoder and self._decoder.stopped:
             reason, stopped_by = "stop", self._decoder.stop_string
+        elif self._sampler.complete(self._ids):
+            reason = "stop"
         elif self._generated == self.request.params.max_tokens:
             reason = "length"
         elif self.full and not self.request.slide:

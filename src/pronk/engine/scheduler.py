@@ -194,7 +194,7 @@ class Scheduler:
         above = [s for s in self.running if s.priority >= sequence.priority]
         if not self._fits(sequence, above):
             return False
-        while not self._fits(sequence, self.running):
+        while len(self.running) > len(above) and not self._fits(sequence, self.running):
             self._preempt(self.running[-1], plan)
         return True
 

@@ -52,12 +52,25 @@ def attention(
 def sample(
     logits: NDArray[np.float32],
     *,
+    steps: NDArray[np.int32],
     temperature: float,
+    dynatemp_range: float,
+    dynatemp_exponent: float,
     top_k: int,
     top_p: float,
+    top_p_inclusive: bool,
     min_p: float,
     typical_p: float,
-    temperature_first: bool,
+    top_n_sigma: float,
+    xtc_probability: float,
+    xtc_threshold: float,
+    xtc_uniform: float,
+    mirostat_mu: float,
+    dry_multiplier: float,
+    dry_base: float,
+    dry_allowed_length: int,
+    dry_history: NDArray[np.int32] | None,
+    dry_breakers: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]] | None,
     repetition_penalty: float,
     presence_penalty: float,
     frequency_penalty: float,
@@ -67,12 +80,13 @@ def sample(
     bias_values: NDArray[np.float32] | None,
     allowed: NDArray[np.uint32] | None,
     uniform: float,
+    surprise: NDArray[np.float64] | None,
 ) -> int: ...
 def log_probabilities(logits: NDArray[np.float32], ids: NDArray[np.int32]) -> NDArray[np.float32] | None: ...
 def top_log_probabilities(
     logits: NDArray[np.float32], k: int
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]] | None: ...
-def uniform(seed: int, position: int) -> float: ...
+def uniform(seed: int, position: int, purpose: int) -> float: ...
 def read_sum(data: NDArray[np.uint8]) -> int: ...
 def int8_sum(left: NDArray[np.int8], right: NDArray[np.int8], passes: int) -> int: ...
 def float_sum(left: NDArray[np.float32], right: NDArray[np.float32], passes: int) -> float: ...

@@ -137,6 +137,17 @@ def test_a_same_prompt_is_read_once_and_its_pages_are_shared() -> None:
     assert [s.found for s in (leader, *followers)] == [0, 16, 16]
 
 
+def test_followers_are_let_in_for_the_pages_that_they_add() -> None:
+    chosen = scheduler(pages=12, context=48)
+    for sequence in alike(4, 18):  # 5 pages each, of which 4 are shared, and one more to grow
+        chosen.add(sequence)
+    step(chosen)
+    assert len(chosen.running) == 4
+    while any(s.pending > 1 for s in chosen.running):
+        step(chosen)
+    assert (chosen.preemptions, chosen.pool.free) == (0, 12 - 4 - 4)
+
+
 def test_the_last_token_of_a_prompt_is_always_computed() -> None:
     chosen = scheduler()
     for sequence in alike(2, 16):
