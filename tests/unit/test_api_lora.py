@@ -42,10 +42,10 @@ def llama(poet: Path, clerk: Path) -> Iterator[pronk.Llama]:
 Answer = tuple[tuple[int, ...], list[float | None]]
 
 
-def run(llama: pronk.Llama, asked: list[tuple[str, str | None]]) -> list[Answer]:
+def run(llama: pronk.Llama, asked: list[tuple[str, str | None]], cache: bool = False) -> list[Answer]:
     """Ids and log probabilities of (prompt, adapter) together."""
     ids = [tuple(llama.tokenizer.encode(prompt, bos=True)) for prompt, _ in asked]
-    requests = [Request(i, GREEDY, adapter=adapter, cache=False) for i, (_, adapter) in zip(ids, asked, strict=True)]
+    requests = [Request(i, GREEDY, adapter=adapter, cache=cache) for i, (_, adapter) in zip(ids, asked, strict=True)]
     return [(c.token_ids, [t.logprob for t in c.logprobs]) for c in llama.run(requests).results]
 
 
@@ -55,13 +55,15 @@ def said(llama: pronk.Llama, adapter: str | None) -> tuple[float | None, ...]:
     return tuple(token.logprob for token in answer.logprobs)
 
 
-def test_requests_get_together_what_they_get_alone(llama: pronk.Llama) -> None:
+def test_requests_get_together_what_they_get_alone(llama: pronk.Llama, poet: Path, clerk: Path) -> None:
     asked = [(prompt, adapter) for prompt in PROMPTS for adapter in (None, "poet", "office")]
     together = run(llama, asked)
     alone = [run(llama, [one])[0] for one in asked]
     assert together == alone
     for i in range(0, len(asked), 3):
         assert len({tuple(scores) for _, scores in together[i : i + 3]}) == 3, "each adapter changes something"
+    with pronk.load("cria", lora=[poet, f"office={clerk}:0.75"], max_sequences=2) as pairwise:
+        assert run(pairwise, asked, cache=True) == together
     with pronk.load("cria") as plain:
         expected = run(plain, [(prompt, None) for prompt in PROMPTS])
     assert together[::3] == expected, "rows without an adapter have the bits of a model without any"

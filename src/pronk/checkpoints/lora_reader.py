@@ -24,8 +24,10 @@ _CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _PEFT_NAME = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
 _GGUF_NAME = re.compile(r"(.+\.weight)\.lora_([ab])")
-# GGUF keys of another arithmetic: `llama_adapter_lora_init_impl` of llama.cpp has no others.
-_GGUF_KEYS = frozenset({"adapter.type", "adapter.lora.alpha"})
+# The keys of llama.cpp's adapters (gguf-py, `Keys.Adapter`) that leave a plain LoRA what it is.
+_GGUF_KEYS = frozenset({
+    "adapter.type", "adapter.lora.alpha", "adapter.lora.task_name", "adapter.lora.prompt_prefix",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,9 @@ def open_lora(path: Path, config: ModelConfig, *, scale: float = 1.0) -> Lora:
         elif path.is_file():
             weights = _open_gguf(path, config)
         else:
-            raise CheckpointError(f"there is no adapter at {path}, expected a PEFT directory or a GGUF file")
+            raise CheckpointError(
+                f"there is no adapter at {path}, expected a PEFT directory or a GGUF file on this machine"
+            )
     except OSError as error:
         raise CheckpointError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
     return Lora(path, {name: w._replace(scale=w.scale * scale) for name, w in weights.items()})
