@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.lora_reader import open_lora, parse_spec
 from pronk.checkpoints.open import open_checkpoint
 from pronk.config import KvType, ModelConfig
 from pronk.engine.config import EngineConfig, Speculation, SpeculationKind, engine_config
@@ -35,6 +36,7 @@ from pronk.engine.service import EngineService
 from pronk.errors import CheckpointError, RequestError, TokenizerError
 from pronk.model.embedding import Pooling, embed
 from pronk.model.llama import LlamaModel, load_model
+from pronk.model.lora import Adapters, everywhere
 from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
 from pronk.text.chat import chat_format as make_chat_format
@@ -65,6 +67,7 @@ def load(
     draft: str | Path | None = None,
     lookup: bool = False,
     draft_tokens: int = 8,
+    lora: str | Path | Sequence[str | Path] = (),
 ) -> Llama:
     """Open a model: a file or directory of any format, "hf:org/name", a pulled name, or "random:SHAPE[:TYPE]".
 
@@ -79,6 +82,8 @@ def load(
     draft: a smaller model that guesses tokens, which this one checks several at a time: the same text, sooner. It may
         have another vocabulary. lookup: guess from the request's own text; with a draft too, that comes second.
         draft_tokens: guessed at once for a request, at most.
+    lora: LoRA adapters to load, each "[NAME=]PATH[:SCALE]" (a PEFT directory or a GGUF file). One alone is used where a
+        call names none; of several, such a call uses none.
     Raises CheckpointError, BackendError, RequestError; DownloadError where something has to be fetched.
     """
     checkpoint = open_checkpoint(spec)
@@ -98,14 +103,18 @@ def load(
     if draft is not None:
         guesser = open_checkpoint(draft)
         second = guesser, load_model(guesser.config, guesser.tensors, ops)
-    return Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format, draft=second)
+    llama = Llama(checkpoint, model, config, tokenizer=tokenizer, chat_format=chat_format, draft=second)
+    names = [llama.load_adapter(spec) for spec in ([lora] if isinstance(lora, str | Path) else lora)]
+    llama.adapter = names[0] if len(names) == 1 else None
+    return llama
 
 
 class Llama:
     """An open model. Close it, or use it in a `with` block, to give its memory back at once.
 
     `defaults` are the sampling parameters that hold where a call says nothing: the checkpoint's recommendation, else
-    temperature 0.6 and top_p 0.9.
+    temperature 0.6 and top_p 0.9. `adapter` is the LoRA adapter that holds where a call says nothing, None for none;
+    a call's adapter="" is the model as it is.
     """
 
     def __init__(
@@ -122,6 +131,7 @@ class Llama:
         self.checkpoint = checkpoint
         self.engine_config = engine_config
         self.defaults = _defaults(checkpoint)
+        self.adapter: str | None = None
         self._chat_variant = chat_format
         self._tokenizer = tokenizer
         self._no_tokenizer: TokenizerError | None = None
@@ -134,12 +144,12 @@ class Llama:
         proposer = None
         if draft is not None:
             proposer = make_draft(draft[1], _tokenizer(draft[0]), self._tokenizer, model.config, engine_config)
-        self._running: tuple[LlamaModel, Runner] | None = (
-            model,
+        self._running: tuple[Adapters, Runner] | None = (
+            Adapters(model),
             Runner(Engine(model, cache, self._tokenizer, engine_config, draft=proposer)),
         )
         self._service: EngineService | None = None
-        self._starting = threading.Lock()
+        self._starting = threading.Lock()  # and changing: what runs, its service, its adapters
 
     @property
     def name(self) -> str:
@@ -162,6 +172,36 @@ class Llama:
             raise self._no_tokenizer
         return self._tokenizer
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the LoRA adapters that are loaded."""
+        return tuple(self._open()[0].numbers)
+
+    def load_adapter(self, path: str | Path, name: str | None = None, *, scale: float | None = None) -> str:
+        """Load a LoRA adapter, a PEFT directory or a GGUF file, and return its name: the path's last part unless given.
+        `path` may say all: "[NAME=]PATH[:SCALE]"; `scale` multiplies the adapter's own. What runs goes on meanwhile.
+        Raises CheckpointError for one that does not fit the model or is not supported, RequestError for a name that is
+        taken."""
+        spec = parse_spec(path)
+        name, scale = name or spec.name, spec.scale if scale is None else scale
+        lora = open_lora(spec.path, self.config, scale=scale)
+        self._change(lambda adapters: adapters.add(name, lora))
+        return name
+
+    def unload_adapter(self, name: str) -> None:
+        """Give an adapter's memory back. Raises RequestError for a name that is not loaded, and while a request uses
+        it."""
+        self._change(lambda adapters: adapters.remove(name))
+        if self.adapter == name:
+            self.adapter = None
+
+    def _change(self, change: Callable[[Adapters], Adapters]) -> None:
+        with self._starting:
+            adapters, runner = self._open()
+            changed = change(adapters)
+            runner.use(changed.model, changed.numbers)
+            self._running = changed, runner
+
     @cached_property
     def chat_format(self) -> ChatFormat:
         """Raises ChatFormatError where the model has no chat format, or one that is not understood."""
@@ -176,6 +216,7 @@ class Llama:
         tools: Sequence[ToolLike] = ...,
         stream: Literal[False] = ...,
         params: SamplingParams | None = ...,
+        adapter: str | None = ...,
         **sampling: Any,
     ) -> ChatResult: ...
 
@@ -188,6 +229,7 @@ class Llama:
         tools: Sequence[ToolLike] = ...,
         stream: Literal[True],
         params: SamplingParams | None = ...,
+        adapter: str | None = ...,
         **sampling: Any,
     ) -> ChatStream: ...
 
@@ -199,6 +241,7 @@ class Llama:
         tools: Sequence[ToolLike] = (),
         stream: bool = False,
         params: SamplingParams | None = None,
+        adapter: str | None = None,
         **sampling: Any,
     ) -> ChatResult | ChatStream:
         """Answer a question, or a conversation whose last message awaits an answer.
@@ -206,6 +249,7 @@ class Llama:
         messages: text of the user, or Messages, or dictionaries {"role", "content"}. system: put in front of them.
         tools: Tools, OpenAI's dictionaries, or names of built-in ones. params: sampling parameters to start from,
         instead of `defaults`; `sampling`: fields of SamplingParams by name, such as temperature=0 or max_tokens=100.
+        adapter: the name of a loaded LoRA adapter, "" for none, otherwise the Llama's `adapter`.
         With `stream`: the pieces as they come, and the whole as `.result`. Raises ChatFormatError, RequestError.
         """
         conversation, offered = _messages(messages, system), _tools(tools)
@@ -213,7 +257,7 @@ class Llama:
         form = self.chat_format
         if not chosen.ignore_eos:
             chosen = replace(chosen, stop_ids=form.stop_ids | set(chosen.stop_ids))
-        request = Request(tuple(form.encode(conversation, offered)), chosen)
+        request = Request(tuple(form.encode(conversation, offered)), chosen, adapter=self._adapter(adapter))
         answer = ChatStream(self._runner.run([request]), request.id, form.parser(offered), tuple(chosen.stop))
         return answer if stream else answer.result
 
@@ -225,6 +269,7 @@ class Llama:
         echo: bool = ...,
         stream: Literal[False] = ...,
         params: SamplingParams | None = ...,
+        adapter: str | None = ...,
         **sampling: Any,
     ) -> Completion: ...
 
@@ -237,6 +282,7 @@ class Llama:
         n: int = ...,
         stream: Literal[False] = ...,
         params: SamplingParams | None = ...,
+        adapter: str | None = ...,
         **sampling: Any,
     ) -> list[Completion]: ...
 
@@ -249,6 +295,7 @@ class Llama:
         n: int = ...,
         stream: Literal[True],
         params: SamplingParams | None = ...,
+        adapter: str | None = ...,
         **sampling: Any,
     ) -> CompletionStream: ...
 
@@ -260,20 +307,22 @@ class Llama:
         n: int | None = None,
         stream: bool = False,
         params: SamplingParams | None = None,
+        adapter: str | None = None,
         **sampling: Any,
     ) -> Completion | list[Completion] | CompletionStream:
         """Continue a text, or token ids (taken as they are), or several of either, which run together.
 
         n: that many continuations of each prompt, next to each other in the list; with a seed, the i-th uses seed + i.
         echo: put the prompt's text in front. params, sampling, stream: as in `chat`; the pieces of a stream of several
-        say by their `index` where they belong. Raises RequestError, TokenizerError.
+        say by their `index` where they belong. adapter: as in `chat`. Raises RequestError, TokenizerError.
         """
         prompts, several = _prompts(prompt)
         if n is not None and n < 1:
             raise RequestError(f"n is {n}, expected at least 1")
         chosen = self._params(params, sampling)
         ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts for _ in range(n or 1)]
-        requests = [Request(tuple(tokens), _nth(chosen, i % (n or 1))) for i, tokens in enumerate(ids)]
+        name = self._adapter(adapter)
+        requests = [Request(tuple(tokens), _nth(chosen, i % (n or 1)), adapter=name) for i, tokens in enumerate(ids)]
         shown: list[str] = []
         if echo:
             shown = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts for _ in range(n or 1)]
@@ -286,22 +335,28 @@ class Llama:
         """Run requests that each have their own parameters, together; `echo` are texts to put in front of theirs."""
         return CompletionStream(self._runner.run(requests), [request.id for request in requests], echo)
 
-    def score(self, text: Prompt, *, top: int = 0) -> list[TokenLogprob]:
+    def score(self, text: Prompt, *, top: int = 0, adapter: str | None = None) -> list[TokenLogprob]:
         """The log probability of each token of a text, the first one's None: nothing comes before it. `top` adds the
         most likely tokens at each place. Raises RequestError for a text longer than the context."""
         scored = self.complete(
             self._encode(text) if isinstance(text, str) else text,
             params=SamplingParams(temperature=0, max_tokens=0, prompt_logprobs=top),
+            adapter=adapter,
         )
         return list(scored.prompt_logprobs)
 
     def perplexity(
-        self, text: str, window: int = 512, *, progress: Callable[[int, int, Perplexity], None] | None = None
+        self,
+        text: str,
+        window: int = 512,
+        *,
+        progress: Callable[[int, int, Perplexity], None] | None = None,
+        adapter: str | None = None,
     ) -> Perplexity:
         """How well the model predicts a text, by llama.cpp's method: windows of `window` tokens, second half scored."""
         ids = self._encode(text)
         return perplexity(
-            self._model,
+            self._model_with(adapter),
             ids,
             window,
             bos_id=self.tokenizer.bos_id if self._adds_bos else None,
@@ -327,6 +382,7 @@ class Llama:
         *,
         pooling: Pooling = "mean",
         normalize: bool = True,
+        adapter: str | None = None,
     ) -> NDArray[np.float32]:
         """A vector (N, D) for each text, or token ids: the states after the last layer and its norm, their mean or the
         last token's; of length 1 with `normalize`. Raises RequestError for a text without tokens, or past the context.
@@ -334,7 +390,8 @@ class Llama:
         prompts, _ = _prompts(texts)
         ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts]
         kv_type = self.engine_config.kv_type
-        return embed(self._model, ids, self.context, pooling=pooling, normalize=normalize, kv_type=kv_type)
+        model = self._model_with(adapter)
+        return embed(model, ids, self.context, pooling=pooling, normalize=normalize, kv_type=kv_type)
 
     def close(self) -> None:
         """Let go of weights and cache. Streams that are still read keep them until they end; what `serve` runs is
@@ -353,15 +410,20 @@ class Llama:
     def __repr__(self) -> str:
         return f"<Llama {self.name}, context {self.context}{'' if self._running else ', closed'}>"
 
-    @property
-    def _model(self) -> LlamaModel:
-        return self._open()[0]
+    def _adapter(self, name: str | None) -> str | None:
+        """What a call's `adapter` means."""
+        return self.adapter if name is None else name or None
+
+    def _model_with(self, adapter: str | None) -> LlamaModel:
+        """For what does not go through the engine."""
+        adapters, name = self._open()[0], self._adapter(adapter)
+        return adapters.model if name is None else everywhere(adapters.model, adapters.number(name))
 
     @property
     def _runner(self) -> Runner:
         return self._open()[1]
 
-    def _open(self) -> tuple[LlamaModel, Runner]:
+    def _open(self) -> tuple[Adapters, Runner]:
         if self._running is None:
             raise RequestError(f"{self.name} is closed; load it again")
         return self._running

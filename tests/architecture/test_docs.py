@@ -23,6 +23,7 @@ from pronk.checkpoints.random import random_checkpoint, random_vocabulary
 from pronk.cli import VERBS, main
 from pronk.engine.sampling import SamplingParams
 from pronk.text.tokenizers import build_tokenizer
+from support.adapters import random_pairs, write_gguf_adapter, write_peft
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -254,12 +255,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = build_tokenizer(random_vocabulary(tiny.config.vocab_size, "llama3.1"))
     instruct = replace(tiny, config=replace(tiny.config, context_length=4096), load_tokenizer=lambda: tokenizer)
     convert(instruct, directory / "Llama-3.1-8B-Instruct.gguf", "gguf")
+    pairs = random_pairs(tiny.config)
+    write_peft(directory / "poet", pairs)
+    write_gguf_adapter(directory / "clerk.gguf", pairs, tiny.config)
     (directory / "book.txt").write_text("ba be bi bo bu " * 40, encoding="utf-8")
     return directory
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("page", ["python.md", "chat.md"])
+@pytest.mark.parametrize("page", ["python.md", "chat.md", "lora.md"])
 def test_python_examples_run(language: str, page: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(models)
     blocks = fences(read(language, page), "python")

@@ -11,7 +11,8 @@ Shapes: T tokens, R rows whose logits are wanted, D model width, H query heads, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from pronk.config import ModelConfig
 from pronk.errors import BackendError
-from pronk.model.batch import Batch
+from pronk.model.batch import AdapterRows, Batch, adapter_rows
 from pronk.native import layers, matmul, runtime
 from pronk.tensors.lazy import LazyTensor
 
@@ -32,9 +33,19 @@ _LINE = 64  # bytes
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter's part on one weight."""
+
+    a: matmul.Matrix  # (rank, in)
+    b: matmul.Matrix  # (out, rank)
+    scale: float
+
+
+@dataclass(frozen=True)
 class Weight:
     matrix: matmul.Matrix  # (out, in)
     bias: Array | None  # (out)
+    adapters: Mapping[int, Adapter] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class CpuBatch:
     logit_rows: NDArray[np.int32] | None  # None: all rows
     cos: Array  # (T, E/2)
     sin: Array
+    adapters: tuple[AdapterRows, ...]
 
 
 class CpuBackend:
@@ -72,17 +84,13 @@ class CpuBackend:
     # Crossing the border
 
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Weight:
-        rows, columns = tensor.shape
-        try:
-            data = tensor.load()
-        except MemoryError:  # only where the bytes are put together and not mapped
-            raise BackendError(
-                f"too little memory for {tensor.name}, {tensor.nbytes} bytes; convert to GGUF, which is mapped"
-            ) from None
-        return Weight(
-            matrix=matmul.Matrix(data, tensor.type.id, rows, columns),
-            bias=None if bias is None else bias.array(),
-        )
+        return Weight(matrix=_matrix(tensor), bias=None if bias is None else bias.array())
+
+    def adapter(self, a: LazyTensor, b: LazyTensor, scale: float) -> Adapter:
+        return Adapter(_matrix(a), _matrix(b), scale)
+
+    def adapted(self, weight: Weight, adapters: Mapping[int, Adapter]) -> Weight:
+        return replace(weight, adapters=dict(adapters))
 
     def vector(self, tensor: LazyTensor) -> Array:
         return tensor.array()
@@ -114,6 +122,7 @@ class CpuBackend:
             logit_rows=None if len(batch.logit_rows) == len(batch.tokens) else batch.logit_rows,
             cos=cos,
             sin=sin,
+            adapters=adapter_rows(batch),
         )
 
     def logits(self, x: Array) -> Array:
@@ -132,6 +141,8 @@ class CpuBackend:
         for y, weight in zip(results, weights, strict=True):
             if weight.bias is not None:
                 y += weight.bias
+        for used in batch.adapters:
+            _add_adapter(used, x, weights, results, batch)
         return results
 
     def attention(self, q: Array, k: Array, v: Array, batch: CpuBatch, cache: Cache, layer: int) -> Array:
@@ -151,6 +162,37 @@ class CpuBackend:
 
     def reduce(self, x: Array) -> Array:
         return x
+
+
+def _matrix(tensor: LazyTensor) -> matmul.Matrix:
+    rows, columns = tensor.shape
+    try:
+        data = tensor.load()
+    except MemoryError:  # only where the bytes are put together and not mapped
+        raise BackendError(
+            f"too little memory for {tensor.name}, {tensor.nbytes} bytes; convert to GGUF, which is mapped"
+        ) from None
+    return matmul.Matrix(data, tensor.type.id, rows, columns)
+
+
+def _add_adapter(
+    used: AdapterRows, x: Array, weights: tuple[Weight, ...], results: tuple[Array, ...], batch: CpuBatch
+) -> None:
+    """results += scale * B (A x) in the rows that use the adapter, by the kernels, whose rows know nothing of each
+    other. All A share one reading of x."""
+    carrying = [(y, weight.adapters[used.number]) for y, weight in zip(results, weights, strict=True)
+                if used.number in weight.adapters]  # fmt: skip
+    rows = used.rows if len(x) == len(batch.tokens) else used.logit_rows
+    if not carrying or not len(rows):
+        return
+    inner = matmul.linear(x if len(rows) == len(x) else x[rows], [adapter.a for _, adapter in carrying])  # (n, rank)
+    for (y, adapter), low in zip(carrying, inner, strict=True):
+        low *= adapter.scale
+        (added,) = matmul.linear(low, [adapter.b])  # (n, out)
+        if len(rows) == len(y):
+            y += added
+        else:
+            y[rows] += added
 
 
 def _page_shapes(config: ModelConfig, block: int, kv_type: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

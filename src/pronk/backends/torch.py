@@ -15,9 +15,9 @@ to.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pronk.config import ModelConfig
 from pronk.errors import BackendError
-from pronk.model.batch import Batch
+from pronk.model.batch import Batch, adapter_rows
 from pronk.tensors import types
 from pronk.tensors.lazy import LazyTensor
 
@@ -48,9 +48,28 @@ _AS_STORED = {types.F32: torch.float32, types.F16: torch.float16, types.BF16: to
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter's part on one weight."""
+
+    a: Tensor  # (rank, in)
+    b: Tensor  # (out, rank)
+    scale: float
+
+
+@dataclass(frozen=True)
 class Weight:
     value: Tensor  # (out, in)
     bias: Tensor | None  # (out)
+    adapters: Mapping[int, Adapter] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UsedAdapter:
+    """AdapterRows on the device."""
+
+    number: int
+    rows: Tensor
+    logit_rows: Tensor
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,7 @@ class TorchBatch:
     logit_rows: Tensor | None  # (R); None: all rows
     prompts: tuple[Prompt, ...]
     decoding: Decoding | None
+    adapters: tuple[UsedAdapter, ...]
 
 
 class TorchBackend:
@@ -155,6 +175,12 @@ class TorchBackend:
             bias=None if bias is None else self._load(bias, self.dtype),
         )
 
+    def adapter(self, a: LazyTensor, b: LazyTensor, scale: float) -> Adapter:
+        return Adapter(self._load(a, self.dtype), self._load(b, self.dtype), scale)
+
+    def adapted(self, weight: Weight, adapters: Mapping[int, Adapter]) -> Weight:
+        return replace(weight, adapters=dict(adapters))
+
     def vector(self, tensor: LazyTensor) -> Tensor:
         return self._load(tensor, self.wide)
 
@@ -168,10 +194,11 @@ class TorchBackend:
         return Cache(keys=tuple(pages[::2]), values=tuple(pages[1::2]), block=block)
 
     def prepare(self, batch: Batch, config: ModelConfig, cache: Cache) -> TorchBatch:
-        plan = _Plan(batch, cache.block)
-        tokens, positions, slots, logit_rows, tables, single_rows, single_lens, single_tables = self._send(
+        plan, used = _Plan(batch, cache.block), adapter_rows(batch)
+        tokens, positions, slots, logit_rows, tables, single_rows, single_lens, single_tables, *rows = self._send(
             batch.tokens, batch.positions, batch.slots, batch.logit_rows, batch.block_tables[:, : plan.blocks],
             plan.single_rows, batch.context_lens[plan.singles], batch.block_tables[plan.singles, : plan.single_blocks],
+            *(of.rows for of in used), *(of.logit_rows for of in used),
         )  # fmt: skip
         cos, sin = self._rotary(positions, config)
         return TorchBatch(
@@ -183,6 +210,7 @@ class TorchBackend:
             logit_rows=None if len(batch.logit_rows) == len(batch.tokens) else logit_rows,
             prompts=tuple(self._prompt(s, batch, positions, tables, cache.block) for s in plan.prompts),
             decoding=self._decoding(plan, single_rows, single_lens, single_tables, cache.block),
+            adapters=tuple(UsedAdapter(of.number, rows[i], rows[len(used) + i]) for i, of in enumerate(used)),
         )
 
     def logits(self, x: Tensor) -> NDArray[np.float32]:
@@ -198,7 +226,13 @@ class TorchBackend:
         return F.rms_norm(x.to(self.wide), gain.shape, gain, eps).to(self.dtype)
 
     def linear(self, x: Tensor, *weights: Weight, batch: TorchBatch) -> tuple[Tensor, ...]:
-        return tuple(F.linear(x, weight.value, weight.bias) for weight in weights)
+        results = tuple(F.linear(x, weight.value, weight.bias) for weight in weights)
+        for used in batch.adapters:
+            rows = used.rows if len(x) == len(batch.tokens) else used.logit_rows
+            for y, weight in zip(results, weights, strict=True):
+                if adapter := weight.adapters.get(used.number):
+                    y[rows] += F.linear(F.linear(x[rows], adapter.a) * adapter.scale, adapter.b)
+        return results
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, batch: TorchBatch, cache: Cache, layer: int) -> Tensor:
         keys, values = cache.keys[layer], cache.values[layer]

@@ -16,6 +16,9 @@ from pronk.cli.progress_bar import count_bar
 
 if TYPE_CHECKING:
     from pronk.checkpoints.checkpoint import Checkpoint
+    from pronk.checkpoints.lora_reader import LoraSpec
+    from pronk.model.llama import LlamaModel
+    from pronk.model.ops import Backend
     from pronk.model.speed import Speed, Workload
     from pronk.native.peaks import Peaks
 
@@ -170,16 +173,16 @@ def _rows(
 ) -> Iterator[Row]:  # fmt: skip
     """Of each combination, as soon as it is measured."""
     from pronk.backends import make_backend
-    from pronk.model.llama import load_model
     from pronk.model.roofline import roofline
     from pronk.model.speed import measure
 
+    lora = options.adapter(args)
     for spec, checkpoint in checkpoints.items():
         model = None
         counts: list[int] | list[None] = threads or [None]
         for asked in counts:
             backend = make_backend(args.backend, threads=asked)
-            model = model or load_model(checkpoint.config, checkpoint.tensors, backend)  # threads are the process's
+            model = model or _model(checkpoint, backend, lora)  # threads are the process's
             isa, count = _runtime(args.backend, asked)
             print(f"{spec}, {isa or args.backend}" + (f", {count} threads" if count else ""), file=sys.stderr)
             for kv_type in kv_types:
@@ -190,6 +193,14 @@ def _rows(
                         best = roofline(checkpoint.config, checkpoint.tensors, speed.workload, kv_type, peaks[count])
                         row |= {**asdict(best), "share": best.share(speed.median)}
                     yield row
+
+
+def _model(checkpoint: Checkpoint, backend: Backend[Any], lora: LoraSpec | None) -> LlamaModel:
+    from pronk.model.llama import load_model
+    from pronk.model.lora import applied
+
+    model = load_model(checkpoint.config, checkpoint.tensors, backend)
+    return applied(model, lora) if lora else model
 
 
 def _runtime(backend: str, threads: int | None) -> tuple[str | None, int | None]:

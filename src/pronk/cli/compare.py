@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         report.check_path(path)
     if args.ctx and args.window > args.ctx:
         raise RequestError(f"a window of {args.window} tokens does not fit into --ctx {args.ctx}; choose a smaller -c")
-    text = options.read_text(args.file)
+    text, lora = options.read_text(args.file), options.adapter(args)
     base, *models = (open_checkpoint(options.local(spec)) for spec in (args.base, *args.models))
     windows = texts.windows(base, text, args.window, args.chunks)
     for spec, model in zip(args.models, models, strict=True):
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     with count_bar("comparing") as bar:
         compared = compare(
             base, models, make_backend(args.backend, threads=args.threads), windows, labels=args.models,
-            kv_type=args.kv_type, progress=lambda done, total, kl: bar(done, total, f"{kl:.6f}"),
+            kv_type=args.kv_type, lora=lora, progress=lambda done, total, kl: bar(done, total, f"{kl:.6f}"),
         )  # fmt: skip
     for path in args.report:
         report.write(path, args.base, str(args.file), compared)

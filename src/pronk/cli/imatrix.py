@@ -70,6 +70,6 @@ def _collect(args: argparse.Namespace, others: list[ImportanceMatrix]) -> Import
     with count_bar("importance") as bar:
         return collect.collect(
             source, make_backend(args.backend, threads=args.threads), windows, output=args.process_output,
-            dataset=str(args.file or texts.BUILT_IN), kv_type=args.kv_type,
+            dataset=str(args.file or texts.BUILT_IN), kv_type=args.kv_type, lora=options.adapter(args),
             progress=lambda done, total: bar(done, total, ""),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from pronk.config import KV_BYTES
 
 if TYPE_CHECKING:
     from pronk.api import ChatStream, CompletionStream, Llama
+    from pronk.checkpoints.lora_reader import LoraSpec
     from pronk.engine.grammar import Grammar
 
 DEFAULT_MODEL = "cria"
@@ -43,6 +44,10 @@ def add_runtime(parser: argparse.ArgumentParser, *, lists: bool = False) -> None
         group.add_argument("--kv-type", type=_kv_types, action="extend", metavar="TYPE", help=_KV_TYPE)
     else:
         add_kv_type(group)
+    group.add_argument(
+        "--lora", action="append", default=[], metavar="[NAME=]PATH[:SCALE]",
+        help="a LoRA adapter, a PEFT directory or a GGUF file; SCALE multiplies its own; default: none",
+    )  # fmt: skip
 
 
 def add_kv_type(parser: argparse._ActionsContainer) -> None:
@@ -188,12 +193,37 @@ def local(spec: str) -> str | Path:
         return resolve(spec, progress=report)
 
 
-def load_model(args: argparse.Namespace, **more: Any) -> Llama:
+def load_model(args: argparse.Namespace, *, several_adapters: bool = False, **more: Any) -> Llama:
+    """several_adapters: the verb's requests can choose among them; without, one at most, for all of them."""
     from pronk.api import load
 
+    if not several_adapters:
+        _check_adapters(args)
     model = local(args.model)
-    more = speculation_options(args) | more
-    return load(model, backend=args.backend, threads=args.threads, context=args.ctx, kv_type=args.kv_type, **more)
+    return load(
+        model,
+        backend=args.backend,
+        threads=args.threads,
+        context=args.ctx,
+        kv_type=args.kv_type,
+        lora=args.lora,
+        **(speculation_options(args) | more),
+    )
+
+
+def adapter(args: argparse.Namespace) -> LoraSpec | None:
+    """For verbs that run a model without `load_model`."""
+    from pronk.checkpoints.lora_reader import parse_spec
+
+    _check_adapters(args)
+    return parse_spec(args.lora[0]) if args.lora else None
+
+
+def _check_adapters(args: argparse.Namespace) -> None:
+    from pronk.errors import RequestError
+
+    if len(args.lora) > 1:
+        raise RequestError(f"--lora is there {len(args.lora)} times, expected one adapter; leave out the others")
 
 
 def speculation_options(args: argparse.Namespace) -> dict[str, Any]:

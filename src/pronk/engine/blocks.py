@@ -14,8 +14,8 @@ from hashlib import blake2b
 
 
 def first_key(salt: str) -> bytes:
-    """What the chain of keys begins with. What makes the same tokens mean other keys and values goes into `salt`: the
-    name of an adapter."""
+    """What the chain of keys begins with. What makes the same tokens mean other keys and values goes into `salt`:
+    which adapter the request uses."""
     return blake2b(salt.encode(), digest_size=32).digest()
 
 

@@ -6,6 +6,7 @@ Runs over anything that has `config` and `forward(batch, cache)`. Not for severa
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from itertools import accumulate
 from time import monotonic
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from pronk.engine.speculation import Proposer, Speculator
 from pronk.engine.stats import EngineStats
 from pronk.errors import RequestError
 from pronk.model.batch import Batch, make_batch
+from pronk.model.lora import number_of
 from pronk.text.tokenizer import Tokenizer
 
 
@@ -59,6 +61,7 @@ class Engine:
         self.cache = cache
         self.tokenizer = tokenizer
         self.config = config
+        self.adapters: Mapping[str, int] = {}  # names of LoRA adapters that the model carries, numbers in batches
         self.scheduler = Scheduler(config)
         self._samplers = Samplers(tokenizer, grammars)
         # A model's vocabulary may be padded past the tokenizer's; nothing there has a text.
@@ -80,6 +83,8 @@ class Engine:
         if not request.prompt:
             raise RequestError("the prompt has no tokens, expected at least one")
         self._check_context(request)
+        if request.adapter is not None:
+            number_of(request.adapter, self.adapters)
         if request.params.stop and self.tokenizer is None:
             raise RequestError("stop strings need a tokenizer, and this model came with none; use stop_ids")
         self._samplers.check(request.params)
@@ -122,10 +127,19 @@ class Engine:
         self.check(request)
         assert request.id not in self._live, f"{request.id} is already running"
         generation = Generation(request, self.tokenizer, self._vocabulary, self.config, self._samplers)
+        if request.adapter is not None:  # the number, for a name may be loaded anew from another file
+            generation.sequence.salt = f"adapter {self.adapters[request.adapter]}"
         self.scheduler.add(generation.sequence)
         self._live[request.id] = generation
         if request.deadline is not None:
             self._deadlines[request.id] = request.deadline
+
+    def use(self, model: Model, adapters: Mapping[str, int]) -> None:
+        """From the next step on: the same model with other LoRA adapters. Also from another thread in the middle of a
+        step. Raises RequestError where a request that has not ended would lose its adapter."""
+        for generation in list(self._live.values()):
+            check_kept(generation.request, adapters)
+        self.model, self.adapters = model, adapters
 
     def cancel(self, request_id: str) -> Output | None:
         """End a request between steps and free its pages; None for one that has ended or never was."""
@@ -193,17 +207,22 @@ class Engine:
 
     def _run(self, plan: list[Chunk]) -> list[NDArray[np.float32]]:
         """Logits (wanted rows, V) of each chunk."""
-        wanted = []
+        wanted, adapters = [], []
         for chunk in plan:
             generation = self._live[chunk.sequence.request_id]
             generation.start()
             wanted.append(generation.wanted_rows(chunk))
+            adapters.append(self._number(generation.request))
         pieces = [([*c.sequence.ids[c.start : c.end], *c.guessed], c.start, c.sequence.pages) for c in plan]
-        batch = make_batch(pieces, self.config.block, wants_logits=wanted)
+        batch = make_batch(pieces, self.config.block, wants_logits=wanted, adapters=adapters)
         with LetThrough():
             logits = self.model.forward(batch, self.cache)
         ends = list(accumulate(wanted))
         return [logits[end - count : end] for end, count in zip(ends, wanted, strict=True)]
+
+    def _number(self, request: Request) -> int:
+        """Of its adapter; -1 for none."""
+        return -1 if request.adapter is None else self.adapters[request.adapter]
 
     def _postprocess(self, plan: list[Chunk], logits: list[NDArray[np.float32]]) -> None:
         for chunk, rows in zip(plan, logits, strict=True):
@@ -249,3 +268,9 @@ def _speculator(config: Speculation | None, draft: Proposer | None, vocabulary: 
     assert (draft is None) == (config.kind == "lookup"), f"speculation is {config.kind!r}, the draft is {draft}"
     proposers: list[Proposer] = [] if config.kind == "draft" else [Lookup()]
     return Speculator(config, proposers + ([draft] if draft else []), vocabulary)
+
+
+def check_kept(request: Request, adapters: Mapping[str, int]) -> None:
+    """Raises RequestError unless the request's adapter is among these."""
+    if request.adapter is not None and request.adapter not in adapters:
+        raise RequestError(f"the adapter {request.adapter!r} is used by a request that runs; wait for it or cancel it")

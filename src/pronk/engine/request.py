@@ -28,6 +28,7 @@ class Request:
     deadline: by time.monotonic(); once it has passed, waiting or running, the request ends with what there is.
     slide: go on when the context is full, with its first tokens and the newer half of the rest, instead of ending.
     cache: may share pages of the key/value cache with other requests, now and later.
+    adapter: the name of a loaded LoRA adapter; None for the model as it is.
     """
 
     prompt: tuple[int, ...]
@@ -37,6 +38,7 @@ class Request:
     deadline: float | None = None
     slide: bool = False
     cache: bool = True
+    adapter: str | None = None
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from pronk.engine.engine import Engine
+from pronk.engine.engine import Engine, Model, check_kept
 from pronk.engine.interrupts import HeldBack, LetThrough
 from pronk.engine.request import NO_TIMINGS, Output, Request, Usage
 from pronk.engine.stats import EngineStats
@@ -100,6 +100,14 @@ class Runner:
         """Nobody will ask for these outputs any more; what has not ended is cancelled."""
         with HeldBack(), self.lock:
             self.cancel([i for i in ids if self._boxes.pop(i, None) is not None])
+
+    def use(self, model: Model, adapters: Mapping[str, int]) -> None:
+        """From the next step on: the same model with other LoRA adapters, by their names. Raises RequestError where a
+        request that has not ended would lose its own."""
+        with self.lock:
+            for request in self._arrivals:
+                check_kept(request, adapters)
+            self._engine.use(model, adapters)
 
     def keep_pages(self) -> None:
         """Keep every page for those that begin alike, until it is wanted for something else."""

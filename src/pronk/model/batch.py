@@ -25,7 +25,34 @@ class Batch:
     context_lens: NDArray[np.int32]  # (S)
     block_tables: NDArray[np.int32]  # (S, blocks), unused entries 0
     logit_rows: NDArray[np.int32]  # (R)
-    adapters: NDArray[np.int32] | None = None  # (T) LoRA adapter of each row, -1 for none
+    adapters: NDArray[np.int32] | None = (
+        None  # (T) number of each row's LoRA adapter, -1 for none; None: no row has one
+    )
+
+
+@dataclass(frozen=True)
+class AdapterRows:
+    """The rows of a batch that use one adapter, in order: of its T tokens, and of its R logit rows."""
+
+    number: int
+    rows: NDArray[np.int32]
+    logit_rows: NDArray[np.int32]
+
+
+def adapter_rows(batch: Batch) -> tuple[AdapterRows, ...]:
+    """One for each adapter that the batch uses."""
+    if batch.adapters is None:
+        return ()
+    wanted = batch.adapters[batch.logit_rows]
+    return tuple(
+        AdapterRows(
+            int(number),
+            np.flatnonzero(batch.adapters == number).astype(np.int32),
+            np.flatnonzero(wanted == number).astype(np.int32),
+        )
+        for number in np.unique(batch.adapters)
+        if number >= 0
+    )
 
 
 def make_batch(
@@ -34,11 +61,13 @@ def make_batch(
     *,
     all_logits: bool = False,
     wants_logits: Sequence[int] | None = None,
+    adapters: Sequence[int] | None = None,
 ) -> Batch:
     """A Batch from (new token ids, tokens already cached, pages) for each sequence.
 
     Logits are asked for at each sequence's last row, or at every row with `all_logits`; `wants_logits` says instead of
     how many of its last rows: 0 for a prompt that goes on in a later step, more than 1 where the prompt is scored.
+    `adapters` are the numbers of the sequences' LoRA adapters, -1 for none.
     """
     tokens: list[int] = []
     positions: list[int] = []
@@ -64,4 +93,9 @@ def make_batch(
         context_lens=np.array([cached + len(ids) for ids, cached, _ in chunks], np.int32),
         block_tables=tables,
         logit_rows=np.array(rows, np.int32),
+        adapters=np.repeat(np.array(adapters, np.int32), np.diff(starts)) if _any(adapters) else None,
     )
+
+
+def _any(adapters: Sequence[int] | None) -> bool:
+    return adapters is not None and any(number >= 0 for number in adapters)

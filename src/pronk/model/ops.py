@@ -7,6 +7,7 @@ pass only hands them on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -33,7 +34,8 @@ class Ops(Protocol[Array]):
 
     def linear(self, x: Array, *weights: Any, batch: Any) -> tuple[Array, ...]:
         """(T, out) for each weight (out, in), its bias added where it has one. The weights share one reading, and one
-        quantization, of x. `batch` says which rows use which adapters."""
+        quantization, of x. `batch` says which rows use which LoRA adapters; to those of a weight that carries the
+        adapter, scale * B (A x) is added. x has a row for each token of the batch, or for each of its logit rows."""
         ...
 
     def attention(self, q: Array, k: Array, v: Array, batch: Any, cache: Any, layer: int) -> Array:
@@ -66,6 +68,16 @@ class Backend(Ops[Array], Protocol[Array]):
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Any:
         """The backend's handle of a linear weight (out, in), or of an embedding table (V, D). `check_tensors` has seen
         the tensor's type and shape. Raises BackendError for too little memory."""
+        ...
+
+    def adapter(self, a: LazyTensor, b: LazyTensor, scale: float) -> Any:
+        """The backend's handle of a LoRA adapter's part on one weight (out, in): A (rank, in), B (out, rank). Raises
+        BackendError for too little memory."""
+        ...
+
+    def adapted(self, weight: Any, adapters: Mapping[int, Any]) -> Any:
+        """A handle of the same weight that carries these adapters, by their numbers in batches, and no others. What
+        `weight` holds is shared with it."""
         ...
 
     def vector(self, tensor: LazyTensor) -> Any:

@@ -4,7 +4,7 @@ everything on to the backend that computes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from pronk.checkpoints import names
 from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.lora_reader import LoraSpec
 from pronk.model.batch import make_batch
 from pronk.model.llama import load_model
+from pronk.model.lora import applied
 from pronk.model.ops import Backend
 from pronk.model.perplexity import PAGE
 from pronk.quantize.importance import Entry, ImportanceMatrix
@@ -41,6 +43,9 @@ class Listener:
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> _Named:
         return _Named(tensor.name, self._ops.weight(tensor, bias))
 
+    def adapted(self, weight: _Named, adapters: Mapping[int, Any]) -> _Named:
+        return _Named(weight.name, self._ops.adapted(weight.handle, adapters))
+
     def embed(self, table: _Named, ids: Any) -> Any:
         return self._ops.embed(table.handle, ids)
 
@@ -62,15 +67,18 @@ def collect(
     output: bool = False,
     dataset: str = "",
     kv_type: str = "f16",
+    lora: LoraSpec | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImportanceMatrix:
     """The importance matrix of a model over windows of token ids, all of one length.
 
-    `output`: the output matrix too, which llama.cpp leaves out by default. `progress` is called with windows done and
-    in all. Raises CheckpointError and BackendError as `load_model` does.
+    `output`: the output matrix too, which llama.cpp leaves out by default. `lora`: of the model with this adapter.
+    `progress` is called with windows done and in all. Raises CheckpointError and BackendError as `load_model` does.
     """
     listener = Listener(backend)
     model = load_model(checkpoint.config, checkpoint.tensors, cast("Backend[Any]", listener))
+    if lora:
+        model = applied(model, lora)
     size = max(map(len, windows))
     pages = range(-(-size // PAGE))
     cache = backend.cache(checkpoint.config, len(pages), PAGE, kv_type)

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.lora_reader import LoraSpec
 from pronk.errors import RequestError
 from pronk.model.llama import LlamaModel, load_model
+from pronk.model.lora import applied
 from pronk.model.ops import Backend
 from pronk.model.perplexity import PAGE, second_half
 
@@ -86,17 +88,19 @@ def compare(
     *,
     labels: Sequence[str] | None = None,
     kv_type: str = "f16",
+    lora: LoraSpec | None = None,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> list[Comparison]:
-    """Each model against `base`, whose tokens the windows are. `progress` is called with windows done, in all, and the
-    first model's mean divergence. Raises RequestError for a vocabulary of another size."""
+    """Each model against `base`, whose tokens the windows are; with `lora`, all of them with this adapter. `progress`
+    is called with windows done, in all, and the first model's mean divergence. Raises RequestError for a vocabulary of
+    another size."""
     for model in models:
         if model.config.vocab_size != base.config.vocab_size:
             raise RequestError(
                 f"{model.path} has {model.config.vocab_size} tokens and {base.path} {base.config.vocab_size};"
                 " their predictions cannot be compared"
             )
-    running = [_Running(c, backend, max(map(len, windows)), kv_type) for c in (base, *models)]
+    running = [_Running(c, backend, max(map(len, windows)), kv_type, lora) for c in (base, *models)]
     rows: list[list[_Rows]] = [[] for _ in models]
     for done, window in enumerate(windows, 1):
         for reference, *others in zip(*(r.logits(window) for r in running), strict=True):
@@ -169,8 +173,11 @@ def _comparison(name: str, model: Checkpoint, gathered: Sequence[_Rows]) -> Comp
 
 
 class _Running:
-    def __init__(self, checkpoint: Checkpoint, backend: Backend[Any], window: int, kv_type: str) -> None:
-        self._model = load_model(checkpoint.config, checkpoint.tensors, backend)
+    def __init__(
+        self, checkpoint: Checkpoint, backend: Backend[Any], window: int, kv_type: str, lora: LoraSpec | None
+    ) -> None:
+        model = load_model(checkpoint.config, checkpoint.tensors, backend)
+        self._model = applied(model, lora) if lora else model
         self._cache = backend.cache(checkpoint.config, -(-window // PAGE), PAGE, kv_type)
 
     def logits(self, window: Sequence[int]) -> Any:
