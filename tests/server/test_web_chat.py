@@ -26,7 +26,7 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-PATIENCE_MS = 120_000  # no test is about speed, and a machine may be busy
+PATIENCE_MS = 240_000  # no test is about speed, and a machine may be busy
 SEND = re.compile("^(Send|发送)$")
 
 

@@ -54,10 +54,6 @@ export function turnTo(conversation: Conversation, turn: Turn, step: number): Co
   return other ? { ...conversation, chosen: { ...conversation.chosen, [turn.parent ?? ""]: other.id } } : conversation;
 }
 
-export function change(conversation: Conversation, id: string, fields: Partial<Turn>): Conversation {
-  return { ...conversation, turns: conversation.turns.map((turn) => (turn.id === id ? { ...turn, ...fields } : turn)) };
-}
-
 /** Says how a turn ended, instead of how it ended before. */
 export function end(conversation: Conversation, id: string, fields: Partial<Turn>): Conversation {
   const turns = conversation.turns.map((turn) => {
