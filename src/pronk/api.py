@@ -460,7 +460,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
         return None
 
 
-# Rows for which a step takes about as long as reading the weights.
+# Rows for which a step takes about as long as reading the weights; the GPU's number is a guess of ours.
 _CPU_ROWS = Speculation().rows
 _GPU_ROWS = 64
 
