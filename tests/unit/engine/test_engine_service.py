@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pronk.engine.config import EngineConfig
 from pronk.engine.engine import Engine
-from pronk.engine.request import Output, Request
+from pronk.engine.request import Output, Request, Usage
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
 from pronk.engine.service import EngineService
@@ -165,6 +165,20 @@ def test_a_failing_step_ends_only_its_requests() -> None:
         assert len(read(served.submit(ask("x", max_tokens=3)))) == 3
         assert served.service.alive
         assert served.service.stats().failed_steps == 1
+
+
+def test_a_request_that_cannot_be_taken_in_gets_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its check has passed, so it is queued; nobody must wait for it, and the others go on."""
+    with Served() as served:
+        add = served.engine.add
+        bad, good = ask("bad", max_tokens=3), ask("good", max_tokens=3)
+        monkeypatch.setattr(served.engine, "add", lambda request: death() if request is bad else add(request))
+        found = read(served.submit(bad, good), 2)
+        (lost,) = [output for output in found if output.request_id == bad.id]
+        assert (lost.finish_reason, lost.usage) == ("error", Usage(3, 0))
+        assert isinstance(lost.error, AssertionError)
+        assert len(ids(found, good)) == 3
+        assert served.service.alive
 
 
 def test_a_receiver_that_fails_loses_its_own_request_only(caplog: pytest.LogCaptureFixture) -> None:
