@@ -226,12 +226,12 @@ def test_a_step_that_takes_too_long_makes_the_server_unready(
 ) -> None:
     server, _ = one
     service = type(server.state.models["cria"].service)
-    monkeypatch.setattr(service, "stalled_seconds", property(lambda _: 119.0))
+    monkeypatch.setattr(service, "stalled_seconds", property(lambda _: 1.9))
     assert server.get("/health/ready").status == 200
-    monkeypatch.setattr(service, "stalled_seconds", property(lambda _: 121.0))
+    monkeypatch.setattr(service, "stalled_seconds", property(lambda _: 2.1))
     answer = server.get("/health/ready")
     assert answer.status == 503
-    assert "121 s" in answer.error["message"]
+    assert "2 s" in answer.error["message"]
 
 
 def test_a_deadline_ends_an_answer_with_what_there_is() -> None:

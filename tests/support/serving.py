@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -15,7 +14,7 @@ from urllib.parse import urlsplit
 from pronk.api import Llama
 from pronk.server.lifecycle import Server, bind, url
 from pronk.server.settings import ServerSettings
-from pronk.server.state import ServedModel, ServerState
+from pronk.server.state import ServerState, with_adapters
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,10 @@ class Running:
 
 @contextlib.contextmanager
 def serving(*models: Llama, settings: ServerSettings | None = None, **names: Llama) -> Iterator[Running]:
-    """Serve models, by their own names or the keywords', until the block ends. They are not closed."""
+    """Serve models, by their own names or the keywords', and each with its adapters, until the block ends. They are not
+    closed."""
     named = {**{llama.name: llama for llama in models}, **names}
-    served = {name: ServedModel(name, llama, llama.serve(), int(time.time())) for name, llama in named.items()}
+    served = {model.name: model for name, llama in named.items() for model in with_adapters(name, llama)}
     state = ServerState(settings or ServerSettings(drain_seconds=5), served)
     sock = bind("127.0.0.1", 0)
     ready = threading.Event()

@@ -11,6 +11,7 @@ Shapes: T tokens, R rows whose logits are wanted, D model width, H query heads, 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -78,6 +79,7 @@ class CpuBackend:
     name = "cpu"
 
     def __init__(self, *, threads: int | None = None) -> None:
+        self.beat = 0.0
         if threads is not None:
             runtime.set_threads(threads)
 
@@ -137,6 +139,7 @@ class CpuBackend:
         return layers.rms_norm(x, gain, eps)
 
     def linear(self, x: Array, *weights: Weight, batch: CpuBatch) -> tuple[Array, ...]:
+        self.beat = time.monotonic()
         results = matmul.linear(x, [weight.matrix for weight in weights])
         for y, weight in zip(results, weights, strict=True):
             if weight.bias is not None:

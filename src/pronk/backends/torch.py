@@ -14,6 +14,7 @@ to.
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -160,6 +161,7 @@ class TorchBackend:
     stay float32, as the models were trained. `threads` sets PyTorch's number for the whole process."""
 
     def __init__(self, device: str = "cpu", *, dtype: str | None = None, threads: int | None = None) -> None:
+        self.beat = 0.0
         self.device = _device(device)
         self.dtype = _dtype(dtype or ("float32" if self.device.type == "cpu" else "bfloat16"), self.device)
         self.wide = torch.float64 if self.dtype == torch.float64 else torch.float32
@@ -226,6 +228,7 @@ class TorchBackend:
         return F.rms_norm(x.to(self.wide), gain.shape, gain, eps).to(self.dtype)
 
     def linear(self, x: Tensor, *weights: Weight, batch: TorchBatch) -> tuple[Tensor, ...]:
+        self.beat = time.monotonic()
         results = tuple(F.linear(x, weight.value, weight.bias) for weight in weights)
         for used in batch.adapters:
             rows = used.rows if len(x) == len(batch.tokens) else used.logit_rows

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from pronk.errors import RequestError
 if TYPE_CHECKING:
     from pronk.api import Llama
     from pronk.server.settings import ServerSettings
-    from pronk.server.state import ServedModel
 
 _MIB = 1 << 20
 
@@ -47,8 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for answers under way when the server is told to stop; default: 30",
     )  # fmt: skip
     limits.add_argument(
-        "--stall-timeout", type=_seconds, default=120.0, metavar="SECONDS",
-        help="/health/ready fails while one step takes longer; default: 120",
+        "--stall-timeout", type=_seconds, default=2.0, metavar="SECONDS",
+        help="/health/ready fails while a step gets no further for longer; default: 2",
     )  # fmt: skip
     limits.add_argument(
         "--overflow", choices=("refuse", "slide"), default="refuse",
@@ -57,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chat-format", choices=FORMATS, help="default: each model's own")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
     options.add_runtime(parser)
+    options.add_speculation(parser)
     options.add_json(parser)
 
 
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
     from pronk.server import lifecycle, logs
-    from pronk.server.state import ServerState
+    from pronk.server.state import ServerState, with_adapters
 
     settings = _settings(args)
     specs = _named(args.models)
@@ -83,10 +82,10 @@ def run(args: argparse.Namespace) -> int:
         models = {}
         for name, spec in specs:
             llama = stack.enter_context(_load(args, spec))
-            served = _served(name or llama.name, llama)
-            if served.name in models:
-                raise RequestError(f"two models would be called {served.name!r}; write NAME=MODEL for one of them")
-            models[served.name] = served
+            for served in with_adapters(name or llama.name, llama):
+                if served.name in models:
+                    raise RequestError(f"two models would be called {served.name!r}; write NAME= before one of them")
+                models[served.name] = served
         logs.set_up(settings.log_json)
         return lifecycle.serve(
             ServerState(settings, models), sock, lambda: _say(args, lifecycle.url(sock), list(models))
@@ -131,13 +130,9 @@ def _named(models: list[str]) -> list[tuple[str | None, str]]:
 
 def _load(args: argparse.Namespace, spec: str) -> Llama:
     one = argparse.Namespace(**{**vars(args), "model": spec})
-    return options.load_model(one, chat_format=args.chat_format, max_sequences=args.max_sequences)
-
-
-def _served(name: str, llama: Llama) -> ServedModel:
-    from pronk.server.state import ServedModel
-
-    return ServedModel(name, llama, llama.serve(), int(time.time()))
+    return options.load_model(
+        one, several_adapters=True, chat_format=args.chat_format, max_sequences=args.max_sequences
+    )
 
 
 def _say(args: argparse.Namespace, url: str, names: list[str]) -> None:

@@ -191,6 +191,11 @@ class Engine:
             accepted_tokens=self._accepted_tokens,
         )
 
+    @property
+    def beat(self) -> float:
+        """When the pass last got further, by time.monotonic(); 0 for a backend that does not say."""
+        return float(getattr(getattr(self.model, "ops", None), "beat", 0.0))
+
     def _end_overdue(self) -> None:
         now = monotonic()
         for request_id in [i for i, deadline in self._deadlines.items() if deadline <= now]:

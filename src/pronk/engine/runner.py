@@ -122,9 +122,9 @@ class Runner:
 
     @property
     def stalled_seconds(self) -> float:
-        """Since the present step began; 0 between steps."""
+        """Since the present step last got further (a layer takes a few milliseconds); 0 between steps."""
         began = self._began
-        return 0.0 if began is None else time.monotonic() - began
+        return 0.0 if began is None else time.monotonic() - max(began, self._engine.beat)
 
     def _settle_and_wake(self) -> None:
         with self.lock:

@@ -33,6 +33,8 @@ _SETTINGS = (
     "repetition_penalty", "presence_penalty", "frequency_penalty",
 )  # fmt: skip
 _MASK = (1 << 64) - 1
+_LARGEST, _SMALLEST = 1e9, 1e-9  # beyond these the kernels' single precision overflows, or divides by nothing
+_MOST = (1 << 31) - 1
 _COIN = 1  # the purpose of XTC's random number
 
 
@@ -176,10 +178,14 @@ def _number(name: str, value: Any, low: float, high: float, *, above: bool = Fal
     """low <= value <= high, or low < value with `above`; finite."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise RequestError(f"{name} is {value!r}, expected a number")
+    if _LARGEST < abs(value) < math.inf:
+        raise RequestError(f"{name} is more than {_LARGEST:g} in size, which is the most")
     if not math.isfinite(value) or not low <= value <= high or (above and value == low):
         least = f"more than {low}" if above else "any number" if low == -math.inf else f"at least {low}"
         most = "finite" if high == math.inf else f"at most {high}"
         raise RequestError(f"{name} is {value}, expected {least} and {most}")
+    if above and value < _SMALLEST:
+        raise RequestError(f"{name} is {value}, expected at least {_SMALLEST:g}")
 
 
 def _integer(name: str, value: Any, low: int, high: int | None) -> None:
@@ -187,6 +193,8 @@ def _integer(name: str, value: Any, low: int, high: int | None) -> None:
         raise RequestError(f"{name} is {value!r}, expected a whole number")
     if value < low or (high is not None and value > high):
         raise RequestError(f"{name} is {value}, expected at least {low}" + (f" and at most {high}" if high else ""))
+    if high is None and value > _MOST:
+        raise RequestError(f"{name} is more than {_MOST}, which is the most")
 
 
 class Sampler:

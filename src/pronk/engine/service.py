@@ -59,7 +59,7 @@ class EngineService:
 
     @property
     def stalled_seconds(self) -> float:
-        """Since the present step began, whoever runs it; 0 when idle."""
+        """Since the present step last got further, whoever runs it; 0 when idle."""
         return self._runner.stalled_seconds
 
     def close(self) -> None:

@@ -61,9 +61,11 @@ class Ops(Protocol[Array]):
 
 
 class Backend(Ops[Array], Protocol[Array]):
-    """Ops, and how weights, batches, caches and logits cross the border to NumPy."""
+    """Ops, and how weights, batches, caches and logits cross the border to NumPy. `beat` is when the last product of
+    matrices began, by time.monotonic(): a long pass and one that hangs can be told apart."""
 
     name: str
+    beat: float
 
     def weight(self, tensor: LazyTensor, bias: LazyTensor | None = None) -> Any:
         """The backend's handle of a linear weight (out, in), or of an embedding table (V, D). `check_tensors` has seen

@@ -20,7 +20,7 @@ def router(state: ServerState) -> APIRouter:
 
     @routes.get("/health/ready")
     async def ready() -> Response:
-        """503 while stopping, when an engine has stopped, or when a step takes longer than `stall_seconds`."""
+        """503 while stopping, when an engine has stopped, or when a step gets no further for `stall_seconds`."""
         if fault := state.fault():
             raise ApiError(503, fault, "unavailable", code="not_ready")
         return Json({"status": "ready", "models": list(state.models)})

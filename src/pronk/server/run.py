@@ -46,7 +46,9 @@ async def run(
     seconds = state.settings.request_seconds
     deadline = None if seconds is None else time.monotonic() + seconds
     slide = state.settings.overflow == "slide"
-    wanted = [replace(r, deadline=r.deadline or deadline, slide=r.slide or slide) for r in requests]
+    wanted = [
+        replace(r, deadline=r.deadline or deadline, slide=r.slide or slide, adapter=model.adapter) for r in requests
+    ]
     for request in wanted:
         _check_length(model, request)
     outputs = Outputs(state, model, [request.id for request in wanted], connection)

@@ -58,8 +58,8 @@ class ServerSettings:
     stop strings (and bad words). max_schema_bytes: of a JSON schema, a grammar, or all tools together. max_queue:
     requests that may wait before new ones are turned away. request_seconds: a request that runs longer ends with what
     it has; None lets it run. drain_seconds: for requests under way when the server is told to stop. stall_seconds: the
-    server is not ready while one step has taken longer than this; a long step on a slow machine is no dead engine, so
-    it is generous. log_json: logs as JSON, one object a line. overflow: what happens to an answer that fills the
+    server is not ready while a step has got no further for longer than this, however long it may be as a whole.
+    log_json: logs as JSON, one object a line. overflow: what happens to an answer that fills the
     context: it ends, or the oldest tokens slide out.
     """
 
@@ -77,6 +77,6 @@ class ServerSettings:
     max_queue: int = 256
     request_seconds: float | None = None
     drain_seconds: float = 30.0
-    stall_seconds: float = 120.0
+    stall_seconds: float = 2.0
     log_json: bool = False
     overflow: Literal["refuse", "slide"] = "refuse"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,13 +17,16 @@ from pronk.server.settings import ServerSettings
 
 @dataclass
 class ServedModel:
-    """`created`: seconds since 1970, when it was loaded. `in_flight`: requests handed to the engine that have not
+    """A model, or a model with one of its adapters, which is served under a name of its own.
+
+    `created`: seconds since 1970, when it was loaded. `in_flight`: requests handed to the engine that have not
     ended; only `run` changes it, in the event loop."""
 
     name: str
     llama: Llama
     service: EngineService
     created: int
+    adapter: str | None = None
     in_flight: int = 0
     embedding: asyncio.Lock = field(default_factory=asyncio.Lock)  # one at a time: each brings a cache of its own
 
@@ -30,7 +34,7 @@ class ServedModel:
     def fingerprint(self) -> str:
         """The same for the same weights and settings: what OpenAI's clients compare beside a seed."""
         config = self.llama.engine_config
-        facts = (self.name, self.llama.checkpoint.nbytes, self.llama.config, config.kv_type)
+        facts = (self.name, self.adapter, self.llama.checkpoint.nbytes, self.llama.config, config.kv_type)
         return "fp_" + hashlib.sha256(repr(facts).encode()).hexdigest()[:12]
 
     def room_for(self, requests: int, max_queue: int) -> bool:
@@ -38,6 +42,12 @@ class ServedModel:
         running = self.llama.engine_config.max_sequences
         waiting = max(self.in_flight - running, self.service.stats().waiting, 0)
         return self.in_flight + requests <= running or waiting + requests <= max_queue
+
+
+def with_adapters(name: str, llama: Llama) -> list[ServedModel]:
+    """A model under a name, and with each of its adapters under the adapter's; its engine's thread is started."""
+    service, now = llama.serve(), int(time.time())
+    return [ServedModel(name, llama, service, now)] + [ServedModel(a, llama, service, now, a) for a in llama.adapters]
 
 
 @dataclass
@@ -53,7 +63,7 @@ class ServerState:
 
     def __post_init__(self) -> None:
         assert self.models, "a server without a model"
-        self.metrics.watch(self.models)
+        self.metrics.watch({name: model for name, model in self.models.items() if model.adapter is None})
 
     def model(self, name: str | None) -> ServedModel:
         """By name; without one, the first. Raises ApiError 404 that says which there are."""
@@ -66,6 +76,18 @@ class ServerState:
                 param="model", code="model_not_found",
             )  # fmt: skip
         return self.models[name]
+
+    def adapted(self, adapter: str | None) -> ServedModel:
+        """The first model, with the adapter of that name if one is given. Raises ApiError 422 that says which there
+        are."""
+        first = self.model(None)
+        if adapter is None:
+            return first
+        there = {m.adapter: m for m in self.models.values() if m.adapter is not None and m.llama is first.llama}
+        if adapter not in there:
+            known = f"there is {', '.join(map(repr, there))}" if there else "no adapters are served; leave it out"
+            raise ApiError(422, f"`adapter_id` is {adapter[:200]!r}, but {known}", param="adapter_id")
+        return there[adapter]
 
     def check_open(self) -> None:
         """Before anything of a request is read: raises ApiError 503 when stopping, 429 when every queue is full."""
@@ -90,5 +112,5 @@ class ServerState:
             if not model.service.alive:
                 return f"the engine of {model.name} has stopped"
             if (seconds := model.service.stalled_seconds) > self.settings.stall_seconds:
-                return f"a step of {model.name} has taken {seconds:.0f} s"
+                return f"a step of {model.name} has got no further for {seconds:.0f} s"
         return None

@@ -43,6 +43,13 @@ from pronk.errors import PronkError, RequestError
         ({"max_tokens": True}, "max_tokens is True, expected a whole number"),
         ({"logprobs": -1}, "logprobs is -1"),
         ({"prompt_logprobs": 0.5}, "prompt_logprobs is 0.5"),
+        # what single precision, or a 32-bit number, does not hold
+        ({"temperature": 1e39}, r"temperature is more than 1e\+09"),
+        ({"temperature": 10**400}, "temperature is more than"),
+        ({"repetition_penalty": 1e-300}, "repetition_penalty is 1e-300, expected at least 1e-09"),
+        ({"logit_bias": {7: -1e39}}, "the logit_bias of token 7 is more than"),
+        ({"top_k": 2**31}, "top_k is more than 2147483647"),
+        ({"stop_ids": [2**31]}, "a stop id is more than"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_its_range(params: dict[str, Any], message: str) -> None:

@@ -7,6 +7,7 @@ import gc
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -140,6 +141,8 @@ def test_nothing_but_outputs_waits_for_a_step() -> None:
         stats = served.service.stats()
         assert (stats.running, stats.waiting, stats.pages_used) == (1, 1, 2)
         assert served.service.stalled_seconds > 0
+        served.model.ops.beat = time.monotonic() + 60  # it got further just now, and in the middle of the step
+        assert served.service.stalled_seconds < 0
         served.service.cancel([first.id, second.id])
         released.set()
         assert read(outputs)[-1].finish_reason == read(also)[-1].finish_reason == "cancelled"

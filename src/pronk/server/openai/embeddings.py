@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from pronk.api import Llama
 from pronk.server.errors import ClientGone, Json
 from pronk.server.openai.fields import EmbeddingBody, unsupported_field
 from pronk.server.openai.prompts import read_prompts
-from pronk.server.state import ServerState
+from pronk.server.state import ServedModel, ServerState
 
 _TOGETHER = 8  # texts in the model at once; between them is looked whether the client is still there
 
@@ -36,7 +35,7 @@ async def embed(state: ServerState, body: EmbeddingBody, connection: fastapi.Req
                 raise ClientGone
             some = ids[start : start + _TOGETHER]
             async with model.embedding:
-                vectors += await anyio.to_thread.run_sync(_embed, llama, some, body.pooling or "mean")
+                vectors += await anyio.to_thread.run_sync(_embed, model, some, body.pooling or "mean")
     finally:
         model.in_flight -= 1
     tokens = sum(map(len, ids))
@@ -59,5 +58,7 @@ async def embed(state: ServerState, body: EmbeddingBody, connection: fastapi.Req
     )
 
 
-def _embed(llama: Llama, ids: Sequence[Sequence[int]], pooling: Literal["mean", "last"]) -> list[NDArray[np.float32]]:
-    return list(llama.embed(ids, pooling=pooling))
+def _embed(
+    model: ServedModel, ids: Sequence[Sequence[int]], pooling: Literal["mean", "last"]
+) -> list[NDArray[np.float32]]:
+    return list(model.llama.embed(ids, pooling=pooling, adapter=model.adapter or ""))

@@ -95,8 +95,6 @@ def invalid(name: str, what: str) -> ApiError:
 
 
 def _refuse(p: GenerateParameters, settings: ServerSettings, *, stream: bool) -> None:
-    if p.adapter_id is not None:
-        raise invalid("adapter_id", f"is {p.adapter_id!r}, but no adapters are served; leave it out")
     if p.watermark:
         raise invalid("watermark", "is true, but answers are not watermarked here; leave it out")
     if p.stop and len(p.stop) > settings.max_stop:

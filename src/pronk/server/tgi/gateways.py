@@ -58,7 +58,8 @@ async def _prediction(state: ServerState, instance: dict[str, Any], connection: 
         answer = await chat(state, chat_body, connection)
         message = json.loads(bytes(answer.body))["choices"][0]["message"]
         return str(message["content"]) if message["content"] is not None else dump(message["tool_calls"])
-    model = state.model(None)
-    asked = await understood(parsed(GenerateRequest, instance), model, state, stream=False)
+    body = parsed(GenerateRequest, instance)
+    model = state.adapted(body.parameters.adapter_id if body.parameters else None)
+    asked = await understood(body, model, state, stream=False)
     best = likeliest_first(await finished(state, model, asked, connection))[0]
     return asked.in_front + best.text

@@ -23,7 +23,7 @@ async def generate(
 ) -> Response:
     """The likeliest of `best_of` answers, whole, with TGI's headers."""
     started = time.perf_counter()
-    model = state.model(None)
+    model = state.adapted(body.parameters.adapter_id if body.parameters else None)
     asked = await understood(body, model, state, stream=False)
     best, *others = likeliest_first(await finished(state, model, asked, connection))
     details = None
@@ -58,7 +58,7 @@ def likeliest_first(answers: list[Answer]) -> list[Answer]:
 
 async def generate_stream(state: ServerState, body: GenerateRequest, connection: fastapi.Request) -> Response:
     """Server-sent events, a token each. What can be refused is refused before the stream begins, by its status."""
-    model = state.model(None)
+    model = state.adapted(body.parameters.adapter_id if body.parameters else None)
     asked = await understood(body, model, state, stream=True)
     (answer,) = _answers(asked, model)
     outputs = await run(state, model, asked.requests, connection)

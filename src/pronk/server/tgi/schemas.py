@@ -39,7 +39,7 @@ class GenerateParameters(Body):
     """null is as good as leaving a field out. Without `do_sample` and all of temperature, top_k, top_p and typical_p
     the answer is greedy; so it is with a temperature of 1 alone."""
 
-    adapter_id: str | None = Field(default=None, description="refused: there are no adapters")
+    adapter_id: str | None = Field(default=None, description="the name of a served adapter")
     best_of: Whole | None = Field(
         default=None, ge=1, description="answers to choose the most likely from; needs sampling"
     )
