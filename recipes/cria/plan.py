@@ -91,7 +91,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
             name="finetune",
             corpus=CorpusPlan(
                 finetune,
-                prose=0.0,
+                prose=0.03,
                 copies=0.02,
                 guard=0.08,
                 tools=0.18,

@@ -136,8 +136,8 @@ def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
 
 
 def prose(rng: random.Random, language: Language) -> str:
-    """A story of the train split that nobody asked for."""
-    return _tell(rng, language, "train", Wish(mood=rng.choice(MOODS)))[1]
+    """A story of the train split that nobody asked for; half of them begin at once, without presenting anybody."""
+    return _tell(rng, language, "train", Wish(mood=rng.choice(MOODS)), presented=rng.random() < 0.5)[1]
 
 
 # What is asked.
@@ -280,11 +280,13 @@ def _expectation(answer: str, names: list[str], objects: list[str]) -> dict[str,
 # What is told.
 
 
-def _tell(rng: random.Random, language: Language, split: Split, wish: Wish) -> tuple[Cast, str]:
+def _tell(
+    rng: random.Random, language: Language, split: Split, wish: Wish, *, presented: bool = True
+) -> tuple[Cast, str]:
     while True:
         cast = _cast(rng, language, split, wish)
         plots = _fitting(language, cast)
-        told = _render(rng, language, rng.choice(plots), cast) if plots else []
+        told = _render(rng, language, rng.choice(plots), cast, presented) if plots else []
         text = _sentences(language, told)
         if told and _is_good(language, told, text) and all(word in text for word in wish.required()):
             return cast, text
@@ -328,12 +330,14 @@ def _fitting(language: Language, cast: Cast) -> list[Plot]:
     ]
 
 
-def _render(rng: random.Random, language: Language, plot: Plot, cast: Cast) -> list[str]:
+def _render(rng: random.Random, language: Language, plot: Plot, cast: Cast, presented: bool) -> list[str]:
     lists = _book(language).lists
     opening = lists["openings.placed" if cast.place else "openings"]
-    slots: list[Sequence[str]] = [lists["presents"], opening, *plot.slots]
+    slots: list[Sequence[str]] = [opening, *plot.slots]
     if cast.second:
-        slots.insert(3, lists["second.first"])
+        slots.insert(2, lists["second.first"])
+    if presented:
+        slots.insert(0, lists["presents"])
     if cast.mood:
         slots.append(lists[f"closings.{cast.mood}" + (f".{plot.lesson}" if cast.mood == "lesson" else "")])
     elif cast.second:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import random
-import re
 from functools import cache
 
 import pytest
@@ -112,3 +111,13 @@ def test_capitals_begin_sentences() -> None:
     assert stories._capitalized('the fox said, "stop." the "end" came! "no?" it asked. "yes." it') == (
         'The fox said, "stop." The "end" came! "No?" it asked. "Yes." It'
     )
+
+
+@by_language
+def test_half_of_the_prose_begins_as_a_book_does(language: Language) -> None:
+    """Or a text that somebody begins would be like nothing that training had."""
+    rng = random.Random(8)
+    begun = [stories.prose(rng, language) for _ in range(100)]
+    frames = tuple(frame.partition("{cast}")[0] for frame in stories._book(language).lists["presents"])
+    assert all(frames)
+    assert 30 < sum(text.startswith(frames) for text in begun) < 70
