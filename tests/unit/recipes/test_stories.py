@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from functools import cache
 
 import pytest
