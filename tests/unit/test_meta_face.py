@@ -186,7 +186,7 @@ def test_a_stop_token_in_the_prompt_does_not_cut_what_is_echoed(generator: Llama
 def test_an_answer_ends_before_its_stop_token(generator: Llama, monkeypatch: pytest.MonkeyPatch) -> None:
     (ids,) = prompts(generator, "stop")
     (free,), _ = generator.generate([ids], max_gen_len=10, temperature=0)
-    runner_model = generator.model._model
+    runner_model = generator.model._model_with(None)
     forward = type(runner_model).forward
 
     def stopping(self: Any, batch: Any, cache: Any) -> Any:

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
             llama = stack.enter_context(_load(args, spec))
             for served in with_adapters(name or llama.name, llama):
                 if served.name in models:
-                    raise RequestError(f"two models would be called {served.name!r}; write NAME= before one of them")
+                    raise RequestError(f"two models would be called {served.name!r}; write NAME=MODEL for one of them")
                 models[served.name] = served
         logs.set_up(settings.log_json)
         return lifecycle.serve(
