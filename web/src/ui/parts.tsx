@@ -32,16 +32,24 @@ interface SheetProps {
 /** A dialog over the page. The browser keeps focus within and closes it with Escape. */
 export function Sheet({ title, onClose, class: name = "", children }: SheetProps) {
   const dialog = useRef<HTMLDialogElement>(null);
+  const gone = useRef(false);
   useEffect(() => {
     const shown = dialog.current;
     shown?.showModal();
-    return () => shown?.close();
+    return () => {
+      gone.current = true;
+      shown?.close();
+    };
   }, []);
+  // Closing is told late, when what comes after this sheet may be there already.
+  const closed = () => {
+    if (!gone.current) onClose();
+  };
   const closeOutside = (event: MouseEvent) => {
     if (event.target === dialog.current) onClose();
   };
   return (
-    <dialog ref={dialog} class={`sheet ${name}`} aria-label={title} onClose={onClose} onMouseDown={closeOutside}>
+    <dialog ref={dialog} class={`sheet ${name}`} aria-label={title} onClose={closed} onMouseDown={closeOutside}>
       <header>
         <h2>{title}</h2>
         <IconButton icon="close" label={texts.value.close} onClick={onClose} />
