@@ -322,7 +322,7 @@ class Llama:
         chosen = self._params(params, sampling)
         ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts for _ in range(n or 1)]
         name = self._adapter(adapter)
-        requests = [Request(tuple(tokens), _nth(chosen, i % (n or 1)), adapter=name) for i, tokens in enumerate(ids)]
+        requests = [Request(tuple(tokens), chosen.nth(i % (n or 1)), adapter=name) for i, tokens in enumerate(ids)]
         shown: list[str] = []
         if echo:
             shown = [p if isinstance(p, str) else self.tokenizer.decode(p) for p in prompts for _ in range(n or 1)]
@@ -471,13 +471,6 @@ def _defaults(checkpoint: Checkpoint) -> SamplingParams:
         return SamplingParams(**{name: value for name, value in advice.items() if value is not None})
     except RequestError as error:
         raise CheckpointError(f"{checkpoint.path}: generation_config.json: {error}") from None
-
-
-def _nth(params: SamplingParams, index: int) -> SamplingParams:
-    """Parameters of the index-th continuation of one prompt: the same seed would give the same text."""
-    if params.seed is None or index == 0:
-        return params
-    return replace(params, seed=(params.seed + index) % 2**64)
 
 
 def _prompts(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]]) -> tuple[list[Prompt], bool]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,17 @@ from numpy.typing import NDArray
 from pronk.config import ModelConfig
 from pronk.engine.blocks import BlockPool
 from pronk.engine.config import EngineConfig, engine_config
+from pronk.engine.engine import Model
 from pronk.engine.interrupts import LetThrough
 from pronk.engine.retokenize import Retokenizer
 from pronk.engine.sampling import Sampler, SamplingParams
 from pronk.engine.speculation import Wish
 from pronk.errors import RequestError
-from pronk.model.batch import Batch, make_batch
+from pronk.model.batch import make_batch
 from pronk.model.llama import LlamaModel
 from pronk.text.tokenizer import Tokenizer
 
 _LONGEST = 64  # tokens that a model is run on for, whatever the ratio of the two vocabularies
-
-
-class Model(Protocol):
-    @property
-    def config(self) -> ModelConfig: ...
-
-    def forward(self, batch: Batch, cache: Any) -> NDArray[np.float32]: ...
 
 
 class Draft:
@@ -55,7 +49,7 @@ class Draft:
         target_vocabulary: int,
     ) -> None:
         """`target` is the tokenizer of the model that the guesses are for, which has `target_vocabulary` ids."""
-        self._runner = _Runner(model, cache, config)
+        self._runner = _Reader(model, cache, config)
         self._tokenizer, self._target = tokenizer, target
         self.same_vocabulary = _same_vocabulary(tokenizer, target, model.config.vocab_size, target_vocabulary)
         self._vocabulary = min(model.config.vocab_size, tokenizer.vocab_size if tokenizer else target_vocabulary)
@@ -181,7 +175,7 @@ class _Run:
         return self.ids[len(self.sequence.read) :]
 
 
-class _Runner:
+class _Reader:
     """The model and its pages. A request keeps its pages until others need them, who was asked for longest ago first.
 
     An interrupt may come in the forward pass: a sequence only says that it has read what is in the cache.

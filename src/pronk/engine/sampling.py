@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -172,6 +172,12 @@ class SamplingParams:
     @property
     def greedy(self) -> bool:
         return self.temperature == 0
+
+    def nth(self, index: int) -> SamplingParams:
+        """For the index-th answer to one prompt: with its own seed again it would give the same text."""
+        if self.seed is None or index == 0:
+            return self
+        return replace(self, seed=(self.seed + index) & _MASK)
 
 
 def _number(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:

@@ -73,7 +73,6 @@ class ServerSettings:
     max_prompts: int = 128
     max_stop: int = 16
     max_schema_bytes: int = 256 << 10
-    max_template_bytes: int = 128 << 10
     max_queue: int = 256
     request_seconds: float | None = None
     drain_seconds: float = 30.0

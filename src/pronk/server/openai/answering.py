@@ -59,14 +59,7 @@ def chat_requests(
     prompt = tuple(form.encode(messages[:-1] if continues else messages, offer.shown))
     if begun:
         prompt += tuple(model.llama.tokenizer.encode(begun, bos=False))
-    return [Request(prompt, nth(params, i), f"{id}-{i}", priority=priority) for i in range(count)]
-
-
-def nth(params: SamplingParams, index: int) -> SamplingParams:
-    """Of the index-th answer to one prompt: the same seed would give the same text."""
-    if params.seed is None or index == 0:
-        return params
-    return replace(params, seed=(params.seed + index) % 2**64)
+    return [Request(prompt, params.nth(i), f"{id}-{i}", priority=priority) for i in range(count)]
 
 
 class Answers:

@@ -15,7 +15,6 @@ from pronk.engine.logprobs import TokenLogprob
 from pronk.engine.request import Output, Request
 from pronk.server.errors import Json
 from pronk.server.openai import shapes
-from pronk.server.openai.answering import nth
 from pronk.server.openai.fields import CompletionBody, bad_field, unsupported_field
 from pronk.server.openai.prompts import read_prompts
 from pronk.server.openai.sampling import guided_grammar, sampling_params
@@ -145,7 +144,7 @@ def _read(state: ServerState, model: ServedModel, body: CompletionBody) -> _Aske
     )  # fmt: skip
     id = shapes.new_id("cmpl-")
     requests = [
-        Request(prompt.ids, nth(params, i), f"{id}-{p}-{i}", priority=body.priority or 0)
+        Request(prompt.ids, params.nth(i), f"{id}-{p}-{i}", priority=body.priority or 0)
         for p, prompt in enumerate(prompts)
         for i in range(tried)
     ]
