@@ -8,7 +8,8 @@ Rows:
 - soak: 64 clients for --minutes; 30 % of the requests are cut off by the client. The others' answers are what the model
   gives alone, the cache's pages come back, and memory stays.
 - overload: ten times as many requests as the server takes, one every 20 ms: who is turned away, and how soon.
-- hostile: 200 templates, expressions and schemas that are made to hurt, beside four ordinary clients.
+- hostile: 200 templates, expressions and schemas that are made to hurt, beside four ordinary clients; before that as
+  many harmless requests beside the same four, which is what the attacks are to cost no more than.
 
 The last three are pronk's alone: kept or broken, not compared. Every row is saved as it is done, in a JSON file
 and in a table beside it; a row that the file has already is replaced. The clients run in this process, on the servers'
@@ -176,19 +177,22 @@ async def _arriving(server: Server, asks: Sequence[Ask], gap: float) -> list[See
 
 def hostile_row(args: argparse.Namespace) -> dict[str, Any]:
     ordinary, attacks = asks_of(args, 16), hostile(args.attacks)
+    tokens = attacks[0][2]["max_tokens"]
+    harmless = [("", "/v1/completions", {"prompt": f"Hello {i}", "max_tokens": tokens}) for i in range(args.attacks)]
     with our_server(args) as server:
         alone = {wanted: asyncio.run(ask(server.port, wanted)).text for wanted in ordinary}
-        before, _ = asyncio.run(_beside(server, ordinary, []))
+        before, _ = asyncio.run(_beside(server, ordinary, harmless))
         during, told = asyncio.run(_beside(server, ordinary, attacks))
         facts: dict[str, Any] = {"attacks": len(attacks)}
         for kind in dict.fromkeys(kind for kind, _, _ in attacks):
             statuses = Counter(status for k, status, _ in told if k == kind)
             facts[f"{kind}: answers by status"] = {str(k): n for k, n in sorted(statuses.items())}
             facts[f"{kind}: the longest took (s)"] = round(max(seconds for k, _, seconds in told if k == kind), 2)
-        for name, seen in (("before", before), ("during", during)):
+        for name, seen in (("beside harmless requests", before), ("beside the attacks", during)):
             f = figures([s for _, s in seen], 1.0)
-            facts[f"ordinary clients {name}: first token, per token, p99 (ms)"] = [
-                round(f.first_p99 * 1000, 1), round(f.per_token_p99 * 1000, 1),
+            gaps = [gap for _, s in seen for gap in s.gaps]
+            facts[f"ordinary clients {name}: first token, between tokens, p99 (ms)"] = [
+                round(f.first_p99 * 1000, 1), round(percentile(gaps, 99) * 1000, 1),
             ]  # fmt: skip
             facts[f"ordinary clients {name}: answered, failed"] = [f.answered, f.failed]
         facts["answered otherwise than alone"] = sum(s.text != alone[w] for w, s in during if s.answered)

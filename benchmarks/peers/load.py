@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -41,6 +42,12 @@ class Seen:
     tokens: int = 0
     text: str = ""
     vanished: bool = False
+    times: tuple[float, ...] = ()  # of the answer's pieces
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between one piece and the next."""
+        return [after - before for before, after in pairwise(self.times)]
 
     @property
     def answered(self) -> bool:
@@ -78,7 +85,7 @@ async def ask(port: int, wanted: Ask, *, vanish_after: int | None = None) -> See
     if status != 200 or not ended:
         return Seen(status if status != 200 else 0, seconds, text=text)
     first, last = (times[0], times[-1]) if times else (seconds, seconds)
-    return Seen(200, seconds, first, last, wanted.tokens if ended == "length" else len(times), text)
+    return Seen(200, seconds, first, last, wanted.tokens if ended == "length" else len(times), text, times=tuple(times))
 
 
 async def post(port: int, path: str, body: Any) -> tuple[int, float]:

@@ -29,14 +29,15 @@ def eager(ids: Sequence[int], tokenizer: Any = None, script: Sequence[int] = ())
     tokenizer = tokenizer or _BYTES
     rng = np.random.default_rng([len(ids), *ids])
     logits = rng.normal(size=tokenizer.vocab_size).astype(np.float32) * 2
-    logits[_ending(tokenizer)] += 5
+    logits[endings(tokenizer)] += 5
     if len(ids) <= len(script):
         logits[script[len(ids) - 1]] += 100
     return logits
 
 
 @lru_cache
-def _ending(tokenizer: Any) -> list[int]:
+def endings(tokenizer: Any) -> list[int]:
+    """Stops, and single bytes that close what a grammar has opened."""
     texts = enumerate(map(tokenizer.token_bytes, range(tokenizer.vocab_size)))
     return [token for token, data in texts if token in tokenizer.stop_ids or (len(data) == 1 and data in ENDING)]
 

@@ -1,4 +1,4 @@
-"""Sixty JSON schemas of growing complexity: leaves, then objects, lists and choices of them, then references."""
+"""JSON schemas of growing complexity: leaves, then objects, lists and choices of them, then references."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ LEAVES: list[Schema] = [
     {"oneOf": [{"type": "boolean"}, {"type": "string", "maxLength": 3}]},
 ]
 
+_LARGEST_PART = 1500  # characters: what is larger is combined no further
 _SMALL = {"type": "integer", "minimum": 0, "maximum": 9}
 REFERRING: list[Schema] = [
     {"$ref": "#/$defs/pair", "$defs": {"pair": {"type": "array", "prefixItems": [_SMALL, _SMALL], "items": False}}},
@@ -72,13 +73,19 @@ def _combined(rng: random.Random, parts: list[Schema]) -> Schema:
     }
 
 
-def schemas(count: int = 60, seed: int = 5) -> list[Schema]:
-    """The leaves, those that refer, and combinations of up to three of what came before, each time deeper."""
+def schemas(count: int = 300, seed: int = 5) -> list[Schema]:
+    """The leaves, those that refer, and combinations of up to three of what came before, each time deeper; all
+    different."""
     rng = random.Random(seed)
     made = [*LEAVES, *REFERRING]
     parts = list(LEAVES)
     while len(made) < count:
         schema = _combined(rng, rng.sample(parts, rng.randrange(1, 4)))
+        if schema in made:
+            continue
         made.append(schema)
-        parts = [*parts[-24:], schema]
+        if len(str(schema)) < _LARGEST_PART:
+            parts = [*parts[-24:], schema]
+        else:
+            parts = [*parts[-23:], rng.choice(LEAVES)]
     return made

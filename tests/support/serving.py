@@ -15,6 +15,7 @@ from pronk.api import Llama
 from pronk.server.lifecycle import Server, bind, url
 from pronk.server.settings import ServerSettings
 from pronk.server.state import ServerState, with_adapters
+from pronk.server.traces import Traces
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def serving(*models: Llama, settings: ServerSettings | None = None, **names: Llama) -> Iterator[Running]:
+def serving(
+    *models: Llama, settings: ServerSettings | None = None, traces: Traces | None = None, **names: Llama
+) -> Iterator[Running]:
     """Serve models, by their own names or the keywords', and each with its adapters, until the block ends. They are not
     closed."""
     named = {**{llama.name: llama for llama in models}, **names}
     served = {model.name: model for name, llama in named.items() for model in with_adapters(name, llama)}
-    state = ServerState(settings or ServerSettings(drain_seconds=5), served)
+    state = ServerState(settings or ServerSettings(drain_seconds=5), served, traces=traces or Traces())
     sock = bind("127.0.0.1", 0)
     ready = threading.Event()
     server = Server(state, ready.set)

@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--chat-format", choices=FORMATS, help="default: each model's own")
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument(
+        "--otlp-endpoint", metavar="URL", help="an OpenTelemetry collector (OTLP over HTTP) that traces are sent to"
+    )
     options.add_runtime(parser)
     options.add_speculation(parser)
     options.add_json(parser)
@@ -72,13 +75,14 @@ def _seconds(text: str) -> float:
 def run(args: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from pronk.server import lifecycle, logs
+    from pronk.server import lifecycle, logs, traces
     from pronk.server.state import ServerState, with_adapters
 
     settings = _settings(args)
     specs = _named(args.models)
     sock = lifecycle.bind(settings.host, settings.port)  # a port that is taken is said before a model is loaded
     with sock, ExitStack() as stack:
+        traced = stack.enter_context(traces.exported(args.otlp_endpoint))
         models = {}
         for name, spec in specs:
             llama = stack.enter_context(_load(args, spec))
@@ -88,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
                 models[served.name] = served
         logs.set_up(settings.log_json)
         return lifecycle.serve(
-            ServerState(settings, models), sock, lambda: _say(args, lifecycle.url(sock), list(models))
+            ServerState(settings, models, traces=traced), sock, lambda: _say(args, lifecycle.url(sock), list(models))
         )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TextIO
 
@@ -96,26 +97,35 @@ class RequestLog:
                     headers["Connection"] = "close"
             await send(message)
 
-        try:
-            await self._app(scope, receive, stamped)
-        except ClientGone:
-            status = status or 499
-        except Exception as error:
-            log.exception("a request failed", extra={"request_id": name})
-            if not status:
-                await self._render(scope["path"], as_api_error(error))(scope, receive, stamped)
-        finally:
-            self._state.active -= counted
-            self._record(scope, name, status or 499, time.perf_counter() - started, counted)
-            request_id.reset(token)
+        with self._state.traces.http(scope, name) if counted else nullcontext() as span:
+            try:
+                await self._app(scope, receive, stamped)
+            except ClientGone:
+                status = status or 499
+            except Exception as error:
+                log.exception("a request failed", extra={"request_id": name})
+                if not status:
+                    await self._render(scope["path"], as_api_error(error))(scope, receive, stamped)
+            finally:
+                self._state.active -= counted
+                status = status or 499
+                if span:
+                    span.answered(*_route(scope), status)
+                self._record(scope, name, status, time.perf_counter() - started, counted)
+                request_id.reset(token)
         return None
 
     def _record(self, scope: Scope, name: str, status: int, seconds: float, counted: bool) -> None:
-        route = getattr(scope.get("route"), "path", "other")  # as declared: a path of the client's would be without end
-        method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
+        method, route = _route(scope)
         self._state.metrics.requests.labels(route, method, str(status)).inc()
         self._state.metrics.seconds.labels(route).observe(seconds)
         if counted or status >= 500:
             client = scope["client"][0] if scope.get("client") else None
             facts = {"request_id": name, "method": method, "path": scope["path"], "status": status}
             log.info("request", extra={**facts, "seconds": round(seconds, 6), "client": client})
+
+
+def _route(scope: Scope) -> tuple[str, str]:
+    """(method, path) as declared: those of the client's would be without end."""
+    method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST", "DELETE", "OPTIONS") else "other"
+    return method, getattr(scope.get("route"), "path", "other")

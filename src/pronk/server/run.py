@@ -51,7 +51,7 @@ async def run(
     ]
     for request in wanted:
         _check_length(model, request)
-    outputs = Outputs(state, model, [request.id for request in wanted], connection)
+    outputs = Outputs(state, model, wanted, connection)
     try:
         # In a thread: a grammar is compiled in here, and that may take a while.
         await anyio.to_thread.run_sync(model.service.submit, wanted, outputs.deliver)
@@ -74,16 +74,18 @@ class Outputs(AsyncIterator[Output]):
     """The outputs of some requests, until each has ended; ClientGone once the client has left, ApiError 500 for a
     request that failed. Leaving the `async with` cancels what has not ended."""
 
-    def __init__(self, state: ServerState, model: ServedModel, ids: list[str], connection: fastapi.Request) -> None:
+    def __init__(
+        self, state: ServerState, model: ServedModel, requests: Sequence[Request], connection: fastapi.Request
+    ) -> None:
         self._state = state
         self._model = model
-        self._live = set(ids)
+        self._live = {request.id: state.traces.engine(model.name, request) for request in requests}
         self._connection = connection
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[Output | Exception] = asyncio.Queue()
         self._watcher: asyncio.Task[None] | None = None
         self._gone = False
-        model.in_flight += len(ids)
+        model.in_flight += len(requests)
 
     def deliver(self, output: Output) -> None:
         """Called in the engine's thread."""
@@ -117,11 +119,12 @@ class Outputs(AsyncIterator[Output]):
         if self._watcher:
             self._watcher.cancel()
         if self._live:
-            self._model.service.cancel(self._live)
+            self._model.service.cancel(list(self._live))
 
     def forget(self) -> None:
         """Nothing was submitted."""
         self._model.in_flight -= len(self._live)
+        self._abandon_spans()
         self._live.clear()
 
     def _arrive(self, output: Output) -> None:
@@ -130,7 +133,8 @@ class Outputs(AsyncIterator[Output]):
             return
         self._state.metrics.output(self._model.name, output)
         if output.finish_reason:
-            self._live.discard(output.request_id)
+            if span := self._live.pop(output.request_id):
+                span.ended(output)
             self._model.in_flight -= 1
         self._queue.put_nowait(output)
 
@@ -150,7 +154,12 @@ class Outputs(AsyncIterator[Output]):
             self._model.service.cancel(list(self._live))
             self._queue.put_nowait(ClientGone())
         else:
+            self._abandon_spans()
             self._queue.put_nowait(EngineStopped("the engine has stopped in the middle of an answer"))
+
+    def _abandon_spans(self) -> None:
+        for span in filter(None, self._live.values()):
+            span.abandoned()
 
 
 async def _disconnected(connection: HttpRequest) -> None:

@@ -13,6 +13,7 @@ from pronk.engine.service import EngineService
 from pronk.server.errors import ApiError
 from pronk.server.metrics import Metrics
 from pronk.server.settings import ServerSettings
+from pronk.server.traces import Traces
 
 
 @dataclass
@@ -58,6 +59,7 @@ class ServerState:
     settings: ServerSettings
     models: dict[str, ServedModel]
     metrics: Metrics = field(default_factory=Metrics)
+    traces: Traces = field(default_factory=Traces)
     draining: bool = False
     active: int = 0
 
