@@ -6,7 +6,7 @@ Rows:
   as the clients saw them. The servers take turns, round by round, each a process of its own that ends before the other
   one starts. The figures of a round's clients are one value, and the table has the medians of the rounds.
 - soak: 64 clients for --minutes; 30 % of the requests are cut off by the client. The others' answers are what the model
-  gives alone, the cache's pages come back, and memory stays.
+  gives alone, whoever had to give up pages in between, the cache's pages come back, and memory stays.
 - overload: ten times as many requests as the server takes, one every 20 ms: who is turned away, and how soon.
 - hostile: 200 templates, expressions and schemas that are made to hurt, beside four ordinary clients; before that as
   many harmless requests beside the same four, which is what the attacks are to cost no more than.
@@ -125,6 +125,7 @@ def soak_row(args: argparse.Namespace) -> dict[str, Any]:
             "answered": len(whole),
             "answered otherwise than alone": sum(s.text != alone[wanted] for wanted, s in whole),
             "failed": sum(not s.answered and not s.vanished for _, s in seen),
+            "preemptions": int(server.metric("preemptions_total")),
             "came to rest": at_rest,
             "pages used afterwards": server.metric("pages_used"),
             "memory before, and after each quarter (MB)": [round(m / 1e6, 1) for m in memory],
