@@ -12,7 +12,7 @@
 // Pairs, because vpdpwssd multiplies pairs and adds them.
 #pragma once
 
-#include "arch/avx512_unpack.hpp"
+#include "arch/avx512_columns.hpp"
 
 namespace pronk::avx512 {
 
@@ -61,6 +61,52 @@ struct Panel256 {
   };
 
   static void pack(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
+    if constexpr (has_columns<Unpacker>) {
+      for (int half = 0; half < 2; ++half) pack_columns(weights, row_bytes, rows, block, half, out);
+    } else {
+      pack_rows(weights, row_bytes, rows, block, out);
+    }
+  }
+
+ private:
+  // Rows 16 * half to 16 * half + 15.
+  static void pack_columns(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, int half,
+                           Block& out) {
+    constexpr std::size_t kBytes = sizeof(typename Unpacker::Block);
+    const std::uint8_t* blocks[kColumnRows];
+    for (int r = 0; r < kColumnRows; ++r) {
+      const int row = 16 * half + r < rows ? 16 * half + r : rows - 1;  // as in pack_rows
+      blocks[r] = weights + row * row_bytes + static_cast<std::size_t>(block) * kBytes;
+      prefetch_next(blocks[r], kPieceBlocks * kBytes, kBytes);
+    }
+    const __m512i shift = _mm512_set1_epi8(static_cast<char>(128 - Unpacker::kCentre));
+    std::uint8_t* values = out.values + 64 * half;
+    Columns<Unpacker>::values(blocks, [&](int word, __m512i four) __attribute__((always_inline)) {
+      _mm512_store_si512(values + 128 * word, _mm512_add_epi8(four, shift));
+    });
+    ColumnScales in;
+    Columns<Unpacker>::scales(blocks, in);
+    const auto pair = [](__m512i even, __m512i odd) {
+      return _mm512_mask_blend_epi16(0xaaaaaaaa, even, _mm512_slli_epi32(odd, 16));
+    };
+    const __m512i none = _mm512_setzero_si512();
+    for (int s = 0; s < kSlices; ++s) {
+      _mm512_store_si512(&out.scales[s][16 * half], pair(in.scale[s * Unpacker::kSlice / 16], none));
+    }
+    for (int p = 0; p < 8; ++p) {
+      if constexpr (kCorrection != 0) {
+        const __m512i both = pair(in.scale[2 * p], in.scale[2 * p + 1]);
+        _mm512_store_si512(&out.corrections[p][16 * half], _mm512_mullo_epi16(both, _mm512_set1_epi16(kCorrection)));
+      }
+      if constexpr (Unpacker::kMins) {
+        _mm512_store_si512(&out.mins[p][16 * half], pair(in.min[2 * p], in.min[2 * p + 1]));
+      }
+    }
+    _mm512_store_ps(out.d + 16 * half, in.d);
+    if constexpr (Unpacker::kMins) _mm512_store_ps(out.dmin + 16 * half, in.dmin);
+  }
+
+  static void pack_rows(const std::uint8_t* weights, std::int64_t row_bytes, int rows, int block, Block& out) {
     alignas(64) std::uint8_t values[32 * 256];
     alignas(64) std::int32_t scales[32][16], mins[32][16];  // by row: pairs (scale, 0); pairs of mins, in the first 8
     const __m512i shift = _mm512_set1_epi8(static_cast<char>(128 - Unpacker::kCentre));

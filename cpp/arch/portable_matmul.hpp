@@ -195,8 +195,7 @@ inline std::int32_t dot_32(const Block32& w, const std::int8_t* a) {
 constexpr MatmulKernels matmul_kernels() {
   MatmulKernels kernels{};
   kernels.quantize = quantize_row;
-  kernels.many_rows_from = kernels.float_many_rows_from = 8;  // quantized types have one kernel for both
-  set_float_kernels(kernels);
+  set_float_kernels(kernels, 8);
   set_row_kernel(kernels, Type::kQ4_0, matmul_32<UnpackQ4_0>);
   set_row_kernel(kernels, Type::kQ4_1, matmul_32<UnpackQ4_1>);
   set_row_kernel(kernels, Type::kQ5_0, matmul_32<UnpackQ5_0>);

@@ -211,7 +211,10 @@ inline void float_many_rows(const MatmulTask& task) {
   }
 }
 
-inline constexpr void set_float_kernels(MatmulKernels& kernels) {
+inline constexpr void set_float_kernels(MatmulKernels& kernels, int many_rows_from) {
+  for (const Type type : {Type::kF32, Type::kF16, Type::kBF16}) {
+    kernels.many_rows_from[static_cast<int>(type)] = many_rows_from;
+  }
   kernels.few_rows[static_cast<int>(Type::kF32)] = float_few_rows<WeightF32>;
   kernels.few_rows[static_cast<int>(Type::kF16)] = float_few_rows<WeightF16>;
   kernels.few_rows[static_cast<int>(Type::kBF16)] = float_few_rows<WeightBF16>;

@@ -169,7 +169,7 @@ void linear(const float* x, int rows, int cols, const MatrixView* weights, int c
       const MatrixView& weight = weights[done + i];
       const int block = type_info(weight.type)->block;
       const int form = block == 1 ? 0 : block == 32 ? 1 : 2;
-      const bool many = rows >= (form == 0 ? matmul.float_many_rows_from : matmul.many_rows_from);
+      const bool many = rows >= matmul.many_rows_from[weight.type];
       if (forms[form].x == nullptr) {
         if (form == 0) {
           forms[0] = {.rows = rows, .cols = cols, .stride = cols, .x = x, .int8 = {}};

@@ -79,9 +79,10 @@ inline void matmul_32(const MatmulTask& task) {
   }
 }
 
-// The one kernel of a type, for few rows and for many.
+// The one kernel of a type, for few rows and for many; as panels it would only be cut finer.
 inline constexpr void set_row_kernel(MatmulKernels& kernels, Type type, MatmulKernel kernel) {
   kernels.few_rows[static_cast<int>(type)] = kernels.many_rows[static_cast<int>(type)] = kernel;
+  kernels.many_rows_from[static_cast<int>(type)] = 8;
 }
 
 }  // namespace pronk::PRONK_ISA

@@ -90,9 +90,8 @@ constexpr std::size_t scratch_bytes(std::size_t rows) {
 struct MatmulKernels {
   // One row of x, in blocks of 256 or of 32 values.
   void (*quantize)(const float* x, int cols, int stride, int block, const QuantizedRow& out);
-  int many_rows_from;        // rows of x from which the many-rows kernels are the faster ones
-  int float_many_rows_from;  // the same for float weights
-  // By type. Where an instruction set has none, the portable one runs.
+  // By type. Where an instruction set has no kernel, the portable one runs.
+  int many_rows_from[kTypeLimit];  // rows of x from which the many-rows kernel is the faster one
   MatmulKernel few_rows[kTypeLimit];
   MatmulKernel many_rows[kTypeLimit];  // tasks of at most a panel
 };
