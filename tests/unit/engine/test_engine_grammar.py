@@ -50,9 +50,7 @@ def test_a_model_gives_json_that_every_schema_accepts(model: str) -> None:
         texts = enumerate(map(llama.tokenizer.token_bytes, range(llama.tokenizer.vocab_size)))
         # Or texts and layouts without a bound would fill the context.
         bias = {token: -8.0 for token, text in texts if text.isspace()} | dict.fromkeys(endings(llama.tokenizer), 8.0)
-        wanted = [
-            Request(prompt, sampled(Grammar.json_schema(s), 3, max_tokens=600, logit_bias=bias)) for s in SCHEMAS
-        ]
+        wanted = [Request(prompt, sampled(Grammar.json_schema(s), 3, max_tokens=600, logit_bias=bias)) for s in SCHEMAS]
         ended = 0
         for schema, answer in zip(SCHEMAS, llama.run(wanted).results, strict=True):
             if answer.finish_reason == "stop":
