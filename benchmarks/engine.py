@@ -3,7 +3,7 @@
 Rows:
 - lookup, repeats: an answer that is a text of its prompt, word for word (a grammar sees to that), with guesses from the
   prompt and without: the most that lookup gives.
-- lookup, strange: answers that nothing foretells (random weights): what guessing costs where it is of no use.
+- lookup, strange: an answer that nothing foretells (drawn from random weights): what looking for nothing costs.
 - adapters: four answers at once, of the model as it is, and each with a LoRA adapter of its own (rank 16, all weights).
 - masks: milliseconds to find which tokens may come next, at the model's vocabulary, along random answers.
 
@@ -36,6 +36,7 @@ from pronk.engine.request import Request
 from pronk.engine.sampling import SamplingParams
 
 ANSWER = 128  # tokens
+ALONE = [chr(i) for i in range(1, 32) if chr(i) not in "\t\n\r"]  # in no vocabulary a part of a longer token
 ROWS = ("lookup", "adapters", "masks")
 SCHEMA = {
     "type": "object",
@@ -82,14 +83,13 @@ def prompt_of(llama: Llama, count: int, seed: int) -> tuple[int, ...]:
 
 def lookup_rows(args: argparse.Namespace) -> dict[str, Any]:
     rows = {}
-    with pronk.load(args.model, context=2048, lookup=True) as guessing, pronk.load(args.model, context=2048) as plain:
-        ids = prompt_of(plain, ANSWER, 1)
-        text = plain.tokenizer.decode(ids)
+    with pronk.load(args.model, context=1024, lookup=True) as guessing, pronk.load(args.model, context=1024) as plain:
+        text = "".join(random.Random(1).choices(ALONE, k=ANSWER))
         ids = tuple(plain.tokenizer.encode(text, bos=True))
-        greedy = SamplingParams(temperature=0, max_tokens=ANSWER)
+        strange = SamplingParams(temperature=1, top_p=1, seed=1, max_tokens=ANSWER, ignore_eos=True)
         wanted = {
             "repeats": Request(ids, SamplingParams(temperature=0, max_tokens=ANSWER, grammar=Grammar.choice([text]))),
-            "strange": Request(ids, greedy),
+            "strange": Request(ids, strange),
         }
         for name, request in wanted.items():
             drafted: list[int] = []

@@ -1,10 +1,11 @@
 """pronk's server under load, beside llama-cpp-python's on the same GGUF file and the same cores, in one run.
 
 Rows:
-- load: 1, 4, 16 and 64 clients, each with one request at a time, streamed; prompts and answers of mixed lengths, a part
-  of them shared. All tokens a second; the time to the first token and the time per token, median and 99th percentile,
-  as the clients saw them. The servers take turns, round by round, each a process of its own that ends before the other
-  one starts. The figures of a round's clients are one value, and the table has the medians of the rounds.
+- load: 1, 4, 16 and 64 clients, each with one request at a time, streamed, in all two a client, but 8 to 64; prompts
+  and answers of mixed lengths, a part of them shared. All tokens a second; the time to the first token and the time per
+  token, median and 99th percentile, as the clients saw them. The servers take turns, round by round, each a process of
+  its own that ends before the other one starts. The figures of a round's clients are one value, and the table has the
+  medians of the rounds.
 - soak: 64 clients for --minutes; 30 % of the requests are cut off by the client. The others' answers are what the model
   gives alone, whoever had to give up pages in between, the cache's pages come back, and memory stays.
 - overload: ten times as many requests as the server takes, one every 20 ms: who is turned away, and how soon.
@@ -88,7 +89,7 @@ def load_rows(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     except RuntimeError as error:
         servers[PEER] = str(error)
     for clients in args.clients:
-        asks = asks_of(args, max(2 * clients, 8))
+        asks = asks_of(args, max(min(2 * clients, 64), 8))
         engines: dict[str, Any] = {name: [] if callable(start) else start for name, start in servers.items()}
         for _ in range(args.rounds):
             for name, start in servers.items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from urllib.parse import urlsplit
@@ -177,6 +178,27 @@ def test_a_large_request_runs_where_nothing_else_does(one: tuple[Running, Gate])
     answer = server.post("/v1/completions", body(n=8, max_tokens=1))
     assert answer.status == 200
     assert len(answer.json["choices"]) == 8
+
+
+def test_greedy_answers_are_the_same_when_pages_run_out() -> None:
+    """Eight answers of five pages at once, in a cache of sixteen pages."""
+    asked = [body(prompt=f"{name} has a cat.", max_tokens=140, temperature=0) for name in "ABCDEFGH"]
+
+    def text(content: dict[str, object]) -> str:
+        return str(server.post("/v1/completions", content).json["choices"][0]["text"])
+
+    with pronk.load("cria", context=256, pages=16) as llama, serving(llama) as server:
+        alone = [text(content) for content in asked]
+        model = server.state.model(None)
+        assert model.service.stats().preemptions == 0
+        with gated(llama) as gate, ThreadPoolExecutor(len(asked)) as pool:
+            together = [pool.submit(text, content) for content in asked]
+            assert gate.stepping.wait(WAIT)
+            while model.in_flight < len(asked):
+                time.sleep(0.01)
+            gate.open.set()
+            assert [future.result(WAIT) for future in together] == alone
+        assert model.service.stats().preemptions > 0
 
 
 # --- engines that fail ---
