@@ -34,7 +34,8 @@ KINDS: tuple[str, ...] = get_args(Kind)
 _MOST_CHARACTERS = {"json_schema": 1 << 18, "regex": 1 << 14, "lark": 1 << 18, "choice": 1 << 18}
 _MOST_MULTIPLE = 10_000  # an automaton that divides by N has N states
 _COMPILE_SECONDS = 10.0
-_NICE = 5  # of a thread that compiles: a third of the share of one that does not
+_AT_ONCE = 0.1  # seconds, after which a compilation leaves the cores to others: what is ordinary has ended by then
+_NICE = 10  # of its thread from then on: a tenth of an ordinary share
 _COMPILERS = threading.BoundedSemaphore(2)  # a compilation past its time cannot be stopped; more than two never run
 _STARTING = threading.Lock()  # the stack's size is a setting of the whole process
 _STACK = 256 << 20  # bytes of address space: llguidance follows chains of rules by recursion
@@ -331,7 +332,6 @@ def _bounded(build: Callable[[], _T], seconds: float, grammar: Grammar) -> _T:
     failures: list[BaseException] = []
 
     def run() -> None:
-        _step_back()
         try:
             results.append(build())
         except BaseException as error:  # for the thread that waits
@@ -349,7 +349,10 @@ def _bounded(build: Callable[[], _T], seconds: float, grammar: Grammar) -> _T:
             raise
         finally:
             threading.stack_size(before)
-    thread.join(seconds)
+    thread.join(min(_AT_ONCE, seconds))
+    if thread.is_alive():
+        _step_back(thread)
+        thread.join(max(seconds - _AT_ONCE, 0.0))
     if failures:
         raise failures[0]
     if not results:
@@ -357,11 +360,11 @@ def _bounded(build: Callable[[], _T], seconds: float, grammar: Grammar) -> _T:
     return results[0]
 
 
-def _step_back() -> None:
+def _step_back(thread: threading.Thread) -> None:
     """The engine's threads go first, while there is not a core for everybody. Only Linux has this for one thread."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+    if sys.platform == "linux" and thread.native_id:
+        with contextlib.suppress(OSError):  # it has just ended
+            os.setpriority(os.PRIO_PROCESS, thread.native_id, _NICE)
 
 
 def _build(vocabulary: LLTokenizer, source: str) -> LLMatcher:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -13,6 +17,7 @@ import pytest
 
 import pronk
 from pronk.checkpoints.open import open_tokenizer
+from pronk.engine import grammar
 from pronk.engine.engine import Engine
 from pronk.engine.grammar import Grammar, GrammarCompiler
 from pronk.engine.logprobs import token_logprob
@@ -295,3 +300,19 @@ def test_threads_share_a_compiler_and_its_memory_is_bounded() -> None:
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ends_after, grammars)) == [i % 70 + 1 for i in range(140)]
     assert len(compiler._compiled) <= 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
+def test_a_long_compilation_steps_back_and_its_caller_does_not() -> None:
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def build() -> tuple[int, bool]:
+        before, end = priority(), time.monotonic() + 60
+        while priority() == before and time.monotonic() < end:
+            time.sleep(0.01)
+        return before, priority() > before
+
+    mine = priority()
+    assert grammar._bounded(build, 60.0, Grammar.json_object()) == (mine, True)
+    assert priority() == mine
