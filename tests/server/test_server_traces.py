@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import gzip
 import importlib
+import io
+import json
+import logging
 import socket
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 import pronk
 from pronk.cli import main
 from pronk.errors import RequestError
+from pronk.server import logs
 from pronk.server.traces import exported
 from support.gated_model import gated
 from support.serving import Running, serving
@@ -202,3 +206,16 @@ def test_a_server_without_a_collector_never_loads_the_exporter() -> None:
     tests = importlib.import_module("support").__path__[0].rpartition("/")[0]
     done = subprocess.run([sys.executable, "-c", code, tests], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_the_exporter_says_is_a_line_of_the_log() -> None:
+    names = ("pronk.server", "uvicorn.error", "opentelemetry")
+    before = {name: (logging.getLogger(name).handlers[:], logging.getLogger(name).propagate) for name in names}
+    stream = io.StringIO()
+    try:
+        logs.set_up(True, stream)
+        logging.getLogger("opentelemetry.exporter").warning("away")
+    finally:
+        for name, (handlers, propagate) in before.items():
+            logging.getLogger(name).handlers[:], logging.getLogger(name).propagate = handlers, propagate
+    assert json.loads(stream.getvalue())["message"] == "away"

@@ -60,10 +60,13 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up(as_json: bool, stream: TextIO | None = None) -> None:
-    """Logs of the server, and uvicorn's warnings, on standard error. In a program that embeds the server: leave it."""
+    """Logs of the server, and warnings of uvicorn and of what sends traces, on standard error. In a program that
+    embeds the server: leave it."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
-    for name, level in (("pronk.server", logging.INFO), ("uvicorn.error", logging.WARNING)):
+    for name, level in (
+        ("pronk.server", logging.INFO), ("uvicorn.error", logging.WARNING), ("opentelemetry", logging.WARNING),
+    ):  # fmt: skip
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(level)
