@@ -9,8 +9,9 @@ Rows:
 - soak: 64 clients for --minutes; 30 % of the requests are cut off by the client. The others' answers are what the model
   gives alone, whoever had to give up pages in between, the cache's pages come back, and memory stays.
 - overload: ten times as many requests as the server takes, one every 20 ms: who is turned away, and how soon.
-- hostile: 200 templates, expressions and schemas that are made to hurt, beside four ordinary clients; before that as
-  many harmless requests beside the same four, which is what the attacks are to cost no more than.
+- hostile: 200 templates, expressions and schemas that are made to hurt, beside four ordinary clients, round by round;
+  and beside the same four as many harmless requests, each refused, or answered at the length of the attack that it
+  stands for. The attacks are to cost the four no more than these do.
 
 The last three are pronk's alone: kept or broken, not compared. Every row is saved as it is done, in a JSON file
 and in a table beside it; a row that the file has already is replaced. The clients run in this process, on the servers'
@@ -38,11 +39,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from peers.hostile import hostile
-from peers.load import Ask, Seen, ask, drive, figures, load_table, mixed_asks, percentile, post, table
+from peers.load import Ask, Seen, Told, ask, drive, figures, load_table, mixed_asks, percentile, post, table
 from peers.servers import Server, peer_python
 
 import pronk
@@ -56,6 +58,7 @@ PRONK = [sys.executable, "-m", "pronk"]
 OURS, PEER = "pronk", "llama-cpp-python's server"
 ROWS = ("load", "soak", "overload", "hostile")
 VANISHING = 0.3
+ALONE, TWINS, ATTACKS = "alone", "beside harmless requests", "beside the attacks"
 SEED = 1
 
 
@@ -178,67 +181,110 @@ async def _arriving(server: Server, asks: Sequence[Ask], gap: float) -> list[See
 
 
 def hostile_row(args: argparse.Namespace) -> dict[str, Any]:
-    ordinary, attacks = asks_of(args, 16), hostile(args.attacks)
-    tokens = attacks[0][2]["max_tokens"]
-    harmless = [("", "/v1/completions", {"prompt": f"Hello {i}", "max_tokens": tokens}) for i in range(args.attacks)]
-    with our_server(args) as server:
-        alone = {wanted: asyncio.run(ask(server.port, wanted)).text for wanted in ordinary}
-        before, _ = asyncio.run(_beside(server, ordinary, harmless))
-        during, told = asyncio.run(_beside(server, ordinary, attacks))
-        facts: dict[str, Any] = {"attacks": len(attacks)}
-        for kind in dict.fromkeys(kind for kind, _, _ in attacks):
-            statuses = Counter(status for k, status, _ in told if k == kind)
-            facts[f"{kind}: answers by status"] = {str(k): n for k, n in sorted(statuses.items())}
-            facts[f"{kind}: the longest took (s)"] = round(max(seconds for k, _, seconds in told if k == kind), 2)
-        for name, seen in (("beside harmless requests", before), ("beside the attacks", during)):
-            f = figures([s for _, s in seen], 1.0)
-            gaps = [gap for _, s in seen for gap in s.gaps]
-            facts[f"ordinary clients {name}: first token, between tokens, p99 (ms)"] = [
-                round(f.first_p99 * 1000, 1), round(percentile(gaps, 99) * 1000, 1),
-            ]  # fmt: skip
-            facts[f"ordinary clients {name}: answered, failed"] = [f.answered, f.failed]
-        facts["answered otherwise than alone"] = sum(s.text != alone[w] for w, s in during if s.answered)
-        facts["came to rest"] = server.rests()
+    asks, attacks = asks_of(args, 48, args.longest // 2), hostile(args.attacks)
+    answers: list[list[Told]] = []  # of each round, in the order of the attacks
+    seen: dict[str, list[Seen]] = {ALONE: [], TWINS: [], ATTACKS: []}
+    wrong, at_rest = 0, True
+    for number in range(args.hostile_rounds):
+        # Attacks of different kinds stand side by side, otherwise in each round.
+        order = random.Random(number).sample(range(len(attacks)), len(attacks))
+        with our_server(args) as server:
+            alone = _each_token_shown(server, asks, 16)
+            for phase in (ATTACKS, TWINS, ALONE) if number % 2 == 0 else (ALONE, TWINS, ATTACKS):
+                others: list[tuple[str, Any]] = []
+                if phase == TWINS:
+                    others = [twin(i, answers[-1][i]) for i in order]
+                elif phase == ATTACKS:
+                    others = [attacks[i][1:] for i in order]
+                found, told = asyncio.run(_beside(server, list(alone), others))
+                if phase == ATTACKS:
+                    answers.append([told[order.index(i)] for i in range(len(attacks))])
+                seen[phase] += [s for _, s in found]
+                wrong += sum(s.text != alone[wanted] for wanted, s in found if s.answered)
+            at_rest = at_rest and server.rests()
+    facts: dict[str, Any] = {"attacks, in each of so many rounds": [len(attacks), args.hostile_rounds]}
+    for kind in dict.fromkeys(kind for kind, _, _ in attacks):
+        which = [i for i, attack in enumerate(attacks) if attack[0] == kind]
+        facts |= _told_facts(kind, [told[i] for told in answers for i in which])
+    for phase, all_seen in seen.items():
+        facts |= _ordinary_facts(f"ordinary clients {phase}", all_seen)
+    facts |= {"answered otherwise than alone": wrong, "came to rest": at_rest}
     return {"row": "hostile", "key": "", "facts": facts}
 
 
+def _each_token_shown(server: Server, asks: Sequence[Ask], count: int) -> dict[Ask, str]:
+    """So many of these, with their answers, that show each token as it comes: half a character shows nothing, and the
+    time to the first text would not be the time to the first token."""
+    found: dict[Ask, str] = {}
+    for wanted in asks:
+        answer = asyncio.run(ask(server.port, wanted))
+        if len(answer.times) == answer.tokens == wanted.tokens:
+            found[wanted] = answer.text
+        if len(found) == count:
+            break
+    return found
+
+
+def _told_facts(kind: str, told: Sequence[Told]) -> dict[str, Any]:
+    statuses = Counter(answer.status for answer in told)
+    return {
+        f"{kind}: answers by status": {str(k): n for k, n in sorted(statuses.items())},
+        f"{kind}: the longest took (s)": round(max(answer.seconds for answer in told), 2),
+    }
+
+
+def _ordinary_facts(name: str, seen: Sequence[Seen]) -> dict[str, Any]:
+    f, gaps = figures(seen, 1.0), [gap for s in seen for gap in s.gaps]
+    times = (f.first_median, f.first_p99, percentile(gaps, 50), percentile(gaps, 99))
+    return {
+        f"{name}: first token, between tokens, each median and p99 (ms)": [round(1000 * t, 1) for t in times],
+        f"{name}: answered, failed": [f.answered, f.failed],
+    }
+
+
+def twin(number: int, attack: Told) -> tuple[str, Any]:
+    """A harmless request with the same end as an attack: refused, or an answer of as many tokens."""
+    body: dict[str, Any] = {"prompt": f"Hello {number}", "max_tokens": max(attack.tokens, 1)}
+    return "/v1/completions", body if attack.status == 200 else body | {"n": 0}
+
+
 async def _beside(
-    server: Server, ordinary: Sequence[Ask], attacks: Sequence[tuple[str, str, Any]]
-) -> tuple[list[tuple[Ask, Seen]], list[tuple[str, int, float]]]:
-    """Four ordinary clients, twice through their asks and until the attacks, four at a time, are over."""
-    told: list[tuple[str, int, float]] = []
+    server: Server, ordinary: Sequence[Ask], others: Sequence[tuple[str, Any]]
+) -> tuple[list[tuple[Ask, Seen]], list[Told]]:
+    """What four ordinary clients see of what they ask while the others come, four at a time; or, beside none, once
+    through what there is to ask. And what the others are told, in their order."""
+    told: dict[int, Told] = {}
     seen: list[tuple[Ask, Seen]] = []
-    waiting = iter(list(attacks))
+    waiting = iter(enumerate(others))
     over = asyncio.Event()
 
-    async def attacker() -> None:
-        for kind, path, body in waiting:
-            told.append((kind, *await post(server.port, path, body)))
+    async def other() -> None:
+        for number, (path, body) in waiting:
+            told[number] = await post(server.port, path, body)
 
     async def client(number: int) -> None:
-        asked = 0
-        while asked < len(ordinary) // 2 or not over.is_set():
-            wanted = ordinary[(number + 4 * asked) % len(ordinary)]
+        for wanted in cycle(ordinary[number:] + ordinary[:number]):
             seen.append((wanted, await ask(server.port, wanted)))
-            asked += 1
+            if over.is_set() if others else len(seen) >= len(ordinary):
+                return
 
-    async def attack() -> None:
-        await asyncio.gather(*(attacker() for _ in range(4)))
+    async def all_others() -> None:
+        await asyncio.gather(*(other() for _ in range(4)))
         over.set()
 
-    await asyncio.gather(attack(), *(client(number) for number in range(4)))
-    return seen, told
+    await asyncio.gather(all_others(), *(client(4 * number) for number in range(4)))
+    return seen, [told[number] for number in range(len(others))]
 
 
 # --- what is asked, and of which model ---
 
 
-def asks_of(args: argparse.Namespace, count: int) -> list[Ask]:
+def asks_of(args: argparse.Namespace, count: int, longest: int = 0) -> list[Ask]:
     """Of the model's own words."""
     words = [text for i in range(256, min(args.words, 8000)) if (text := args.word(i))]
     if not words:
         raise SystemExit(f"the vocabulary of {args.name} has no words to make prompts of; choose another --model")
-    return mixed_asks(count, lambda rng: rng.choice(words), longest=args.longest, seed=SEED)
+    return mixed_asks(count, lambda rng: rng.choice(words), longest=longest or args.longest, seed=SEED)
 
 
 def make_file(args: argparse.Namespace) -> None:
@@ -338,6 +384,7 @@ def parse() -> argparse.Namespace:
     args.rounds = args.rounds or (1 if quick else 3)
     args.minutes = args.minutes or (0.05 if quick else 10.0)
     args.soak_clients, args.attacks, args.longest = (8, 24, 64) if quick else (64, 200, 512)
+    args.hostile_rounds = 2 if quick else 5
     args.model = args.model or ("cria" if quick else "random:llama-3.2-1b:Q4_K_M")
     args.json = args.json or (CACHE / "quick-serving.json" if quick else HERE / "results" / "serving.json")
     return args

@@ -88,15 +88,24 @@ async def ask(port: int, wanted: Ask, *, vanish_after: int | None = None) -> See
     return Seen(200, seconds, first, last, wanted.tokens if ended == "length" else len(times), text, times=tuple(times))
 
 
-async def post(port: int, path: str, body: Any) -> tuple[int, float]:
-    """(status, seconds until the answer is whole); status 0 where the connection failed."""
-    start, status = time.perf_counter(), 0
+@dataclass(frozen=True)
+class Told:
+    """The end of a request that is not streamed. status 0: the connection failed; tokens: of the answer."""
+
+    status: int
+    seconds: float
+    tokens: int = 0
+
+
+async def post(port: int, path: str, body: Any) -> Told:
+    start, status, tokens = time.perf_counter(), 0, 0
     with contextlib.suppress(OSError, asyncio.IncompleteReadError, ValueError):
         async with _posted(port, path, body) as reader:
             status, chunked = await _head(reader)
-            async for _ in _lines(reader, chunked):
-                pass
-    return status, time.perf_counter() - start
+            answer = b"".join([line async for line in _lines(reader, chunked)])
+            if status == 200:
+                tokens = json.loads(answer)["usage"]["completion_tokens"]
+    return Told(status, time.perf_counter() - start, tokens)
 
 
 async def drive(asks: Iterable[Ask], clients: int, one: Callable[[Ask], Any]) -> list[Any]:

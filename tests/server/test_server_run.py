@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import pronk
+from pronk.engine import grammar
 from pronk.engine.request import Output
 from pronk.server.openai import sse
 from pronk.server.settings import ServerSettings
@@ -202,6 +203,13 @@ def test_greedy_answers_are_the_same_when_pages_run_out() -> None:
 
 
 # --- engines that fail ---
+
+
+def test_the_vocabulary_for_grammars_is_read_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pronk.load("cria") as llama, serving(llama) as server:
+        monkeypatch.setattr(grammar, "_vocabulary", lambda *_: pytest.fail("it is read beside answers that run"))
+        asked = body(max_tokens=4, ignore_eos=False, response_format={"type": "json_object"})
+        assert server.post("/v1/completions", asked).status == 200
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import json
 import math
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import pytest
 
 from benchmarks.peers.hostile import hostile
-from benchmarks.peers.load import Ask, Seen, ask, drive, figures, load_table, mixed_asks, percentile
+from benchmarks.peers.load import Ask, Seen, Told, ask, drive, figures, load_table, mixed_asks, percentile, post
 
+T = TypeVar("T")
 EVENTS = [
     {"choices": [{"text": "He"}]},
     {"choices": [{"text": "y"}]},
@@ -28,8 +31,11 @@ def chunked(data: bytes, size: int) -> bytes:
 
 def answered_with(answer: bytes, vanish_after: int | None = None) -> Seen:
     """What a client sees of a server that sends these bytes and closes."""
+    return asked_of(answer, lambda port: ask(port, Ask("Say hey", 7), vanish_after=vanish_after))
 
-    async def run() -> Seen:
+
+def asked_of(answer: bytes, one: Callable[[int], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
         done = asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -41,8 +47,7 @@ def answered_with(answer: bytes, vanish_after: int | None = None) -> Seen:
             done.set()
 
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            seen = await ask(port, Ask("Say hey", 7), vanish_after=vanish_after)
+            seen = await one(server.sockets[0].getsockname()[1])
             await done.wait()
             return seen
 
@@ -77,6 +82,19 @@ def test_what_is_no_whole_answer_is_none(answer: bytes, status: int) -> None:
 def test_a_client_vanishes_when_it_is_told_to(after: int, text: str) -> None:
     seen = answered_with(HEAD + chunked(STREAM, 1000), vanish_after=after)
     assert (seen.vanished, seen.answered, seen.text) == (True, False, text)
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "tokens"),
+    [
+        (b'HTTP/1.1 200 OK\r\n\r\n{"usage":\n{"completion_tokens": 3}}', 200, 3),
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno", 400, 0),
+        (b"", 0, 0),
+    ],
+)
+def test_the_end_of_a_request_that_is_not_streamed(answer: bytes, status: int, tokens: int) -> None:
+    told: Told = asked_of(answer, lambda port: post(port, "/", {}))
+    assert (told.status, told.tokens) == (status, tokens)
 
 
 def test_each_ask_goes_to_one_client() -> None:

@@ -124,7 +124,7 @@ class GrammarCompiler:
     """Grammars for one tokenizer. Compiles in bounded time and memory and keeps what was used last; thread-safe.
 
     `stop_ids` may end an answer exactly where the grammar may end. The tokenizer's vocabulary is read at the first
-    grammar: a second or so for 128k tokens, and nothing for those who use none.
+    grammar: a fifth of a second for 128k tokens, and nothing for those who use none.
     """
 
     def __init__(

@@ -35,6 +35,10 @@ class EngineService:
         weakref.finalize(self, self._worker.stop).atexit = False
         _services.add(self)
 
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raises RequestError for a request that can never run; runs none. From any thread."""
+        self._runner.check(requests)
+
     def submit(self, requests: Sequence[Request], deliver: Deliver) -> None:
         """Run these requests together, and with all others. `deliver` gets each output, in the service's thread, and
         must return at once; one that raises is not called again, and its request is cancelled.

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from pronk.api import Llama
+from pronk.engine.grammar import Grammar
+from pronk.engine.request import Request
+from pronk.engine.sampling import SamplingParams
 from pronk.engine.service import EngineService
+from pronk.errors import RequestError
 from pronk.server.errors import ApiError
 from pronk.server.metrics import Metrics
 from pronk.server.settings import ServerSettings
@@ -48,6 +53,9 @@ class ServedModel:
 def with_adapters(name: str, llama: Llama) -> list[ServedModel]:
     """A model under a name, and with each of its adapters under the adapter's; its engine's thread is started."""
     service, now = llama.serve(), int(time.time())
+    with contextlib.suppress(RequestError):  # a vocabulary that has no grammars says so to those who ask for one
+        # Reads the vocabulary now, not at the first grammar: beside answers that run it would hold up all of them.
+        service.check([Request((0,), SamplingParams(grammar=Grammar.json_object()))])
     return [ServedModel(name, llama, service, now)] + [ServedModel(a, llama, service, now, a) for a in llama.adapters]
 
 
