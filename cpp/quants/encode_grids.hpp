@@ -1,171 +1,105 @@
 // Encoders of the types whose values are entries of a grid: IQ3_S, IQ3_XXS, IQ2_S, IQ2_XS, IQ2_XXS, IQ1_M, IQ1_S.
 //
-// At a given scale the entry of least weighted error is found exactly, the rule of the signs included, without looking
-// at most of the grid: an entry's cost is that of its two halves, a half has few states, and the states of the first
-// half that cannot lead to the best entry are skipped (Codebook, encoders.hpp).
+// At a scale s, an entry g takes s * (2 a - s b) off the squared error, with a = sum(w x g) and b = sum(w g g) over its
+// values. So the best entry at s is the one of the highest a - (s / 2) b: each entry is a line over the scale, and few
+// of the lines are the highest anywhere. These are found once for every place of the block. From then on a scale costs
+// next to nothing to try, and the entries found for it are the best there are, the rule of the signs included.
 #pragma once
 
 namespace pronk::PRONK_ISA {
 
-// --- one entry ---
+// --- the entries of one place, as lines ---
 
-struct HalfCosts {
-  alignas(64) float cost[Codebook::kStates];
-};
+// Those that are the highest somewhere, and some that nearly are; in whole vectors, whose unused lanes are never best.
+// There are some ten, and hardly ever more than there is room for; then some of the highest are not found.
+struct Lines {
+  static constexpr int kMost = 96;
+  alignas(64) float a[kMost], b[kMost];
+  std::uint16_t entry[kMost];
+  int count = 0;
 
-// Of each part of a half, the costs of its states: as they are, and with the sign of one value turned.
-struct PartCosts {
-  Vec16 kept, turned;
-};
-
-template <int kRows>
-void fill(const PartCosts& first, const PartCosts& second, HalfCosts& out) {
-  alignas(64) float row[16];
-  store(row, second.kept);
-  for (int r = 0; r < kRows; ++r) store(out.cost + 16 * r, add(first.kept, broadcast(row[r])));
-}
-
-template <int kRows>
-void fill_turned(const PartCosts& first, const PartCosts& second, HalfCosts& out) {
-  alignas(64) float kept[16], turned[16];
-  store(kept, second.kept);
-  store(turned, second.turned);
-  for (int r = 0; r < kRows; ++r) {
-    store(out.cost + 16 * r, min(add(first.turned, broadcast(kept[r])), add(first.kept, broadcast(turned[r]))));
+  void put(float line_a, float line_b, int line_entry) {
+    if (count == kMost) return;
+    a[count] = line_a;
+    b[count] = line_b;
+    entry[count++] = static_cast<std::uint16_t>(line_entry);
   }
-}
 
-struct Found {
-  float cost = 3e38f;
-  int entry = 0;
-};
-
-inline void look_at(const Codebook& book, const HalfCosts& first, const HalfCosts& second, int state, Found& best) {
-  const float cost = first.cost[state];
-  for (int i = book.start[state]; i < book.start[state + 1]; ++i) {
-    const float both = cost + second.cost[book.second[i]];
-    if (both < best.cost) best = {both, book.entry[i]};
+  void fill_up() {
+    for (; count % 16 != 0; ++count) {
+      a[count] = -1e30f;
+      b[count] = 0.0f;
+      entry[count] = 0;
+    }
   }
-}
+};
 
 inline int lowest_bit(std::uint32_t word) {
   return __builtin_ctz(word);
 }
 
-template <int kRows>
-void find(const Codebook& book, const HalfCosts& first, const HalfCosts& second, Found& best) {
-  Vec16 least_first = load(first.cost), least_second = load(second.cost);
-  for (int r = 1; r < kRows; ++r) {
-    least_first = min(least_first, load(first.cost + 16 * r));
-    least_second = min(least_second, load(second.cost + 16 * r));
+// Of `count` lines, whole vectors of them, the highest at half of each of some scales.
+template <int kScales>
+void highest(const float* a, const float* b, int count, const float* halves, int* lines) {
+  Vec16 most[kScales], where[kScales];
+  for (int s = 0; s < kScales; ++s) {
+    most[s] = broadcast(-3e38f);
+    where[s] = zero();
   }
-  const float lowest = reduce_min(least_first), rest = reduce_min(least_second);
-  if (!(lowest + rest < best.cost)) return;
-  // The cheapest state opens: its best entry rules out most of the others.
-  for (int turn = 0; turn < 2; ++turn) {
-    for (int r = 0; r < kRows; ++r) {
-      const Vec16 costs = load(first.cost + 16 * r);
-      const Mask16 dearer = less(broadcast(lowest), costs);
-      std::uint32_t states =
-          turn == 0 ? 0xffffu & ~bits(dearer) : bits(dearer) & bits(less(costs, broadcast(best.cost - rest)));
-      for (; states != 0; states &= states - 1) {
-        const int state = 16 * r + lowest_bit(states);
-        if (first.cost[state] + rest < best.cost) look_at(book, first, second, state, best);
-      }
+  for (int i = 0; i < count; i += 16) {
+    const Vec16 line_a = load(a + i), line_b = load(b + i), here = broadcast(static_cast<float>(i));
+    for (int s = 0; s < kScales; ++s) {
+      const Vec16 height = sub(line_a, mul(broadcast(halves[s]), line_b));
+      const Mask16 higher = less(most[s], height);
+      most[s] = select(higher, height, most[s]);
+      where[s] = select(higher, here, where[s]);
     }
   }
-}
-
-inline Vec16 cost_of(const Vec16& level, float x, float w, float scale) {
-  const Vec16 miss = sub(broadcast(x), mul(broadcast(scale), level));
-  return mul(mul(miss, miss), broadcast(w));
-}
-
-// Of one value, or of a pair of values.
-template <bool kPairs, bool kTurned>
-PartCosts part_costs(const Codebook& book, const float* x, const float* w, float scale) {
-  const Vec16 unused = load(book.unused), level = load(book.level[0]);
-  PartCosts out{add(cost_of(level, x[0], w[0], scale), unused), zero()};
-  if constexpr (kTurned) out.turned = add(cost_of(level, -x[0], w[0], scale), unused);
-  if constexpr (kPairs) {
-    const Vec16 level1 = load(book.level[1]);
-    const Vec16 kept1 = cost_of(level1, x[1], w[1], scale);
-    if constexpr (kTurned) {
-      const Vec16 turned1 = cost_of(level1, -x[1], w[1], scale);
-      out.turned = min(add(out.turned, kept1), add(out.kept, turned1));
-    }
-    out.kept = add(out.kept, kept1);
+  for (int s = 0; s < kScales; ++s) {
+    const int lane = lowest_bit(0xffffu & ~bits(less(most[s], broadcast(reduce_max(most[s])))));
+    alignas(64) float first[16];
+    store(first, where[s]);
+    lines[s] = static_cast<int>(first[lane]) + lane;
   }
-  return out;
 }
 
-// --- eight values, whose signs are counted together ---
-
-struct Eight {
-  float cost = 0.0f;
-  int entry[2] = {0, 0};  // IQ3 has two entries of four values, the others one of eight
-  int turned = -1;        // the value whose sign is turned
+// Scales among which all that is tried lies, or near them: from the least to the most.
+constexpr int kRungs = 3;
+struct Rungs {
+  float half[kRungs];
 };
 
-// The value of an entry whose sign costs the least to turn.
-inline int cheapest_turn(const Codebook& book, int entry, const float* x, const float* w) {
-  int cheapest = 0;
-  float least = 3e38f;
-  for (int j = 0; j < book.values; ++j) {
-    const float cost = w[j] * x[j] * static_cast<float>(book.value[entry][j]);
-    if (cost < least) {
-      least = cost;
-      cheapest = j;
+// The lines that are the highest at some scale between the rungs'. Between two rungs such a line is higher than the
+// highest ones of both where these cross. And the grid's first entry, of the least levels, for scales far above.
+inline void keep_highest(const float* a, const float* b, int count, const Rungs& rungs, Lines& out) {
+  int at[kRungs];
+  highest<kRungs>(a, b, count, rungs.half, at);
+  out.count = 0;
+  out.put(a[0], b[0], 0);
+  out.put(a[at[0]], b[at[0]], at[0]);
+  float crossing[kRungs - 1], bar[kRungs - 1];
+  for (int r = 0; r < kRungs - 1; ++r) {
+    const int low = at[r], high = at[r + 1];
+    const float fall = b[low] - b[high];
+    crossing[r] = fall > 0.0f ? (a[low] - a[high]) / fall : 0.0f;
+    bar[r] = fall > 0.0f ? a[low] - crossing[r] * b[low] : 3e38f;
+    if (fall > 0.0f) out.put(a[high], b[high], high);
+  }
+  for (int i = 0; i < count; i += 16) {
+    const Vec16 line_a = load(a + i), line_b = load(b + i);
+    std::uint32_t above = 0;
+    for (int r = 0; r < kRungs - 1; ++r) {
+      above |= bits(less(broadcast(bar[r]), sub(line_a, mul(broadcast(crossing[r]), line_b))));
+    }
+    for (; above != 0; above &= above - 1) {
+      const int line = i + lowest_bit(above);
+      out.put(a[line], b[line], line);
     }
   }
-  return cheapest;
+  out.fill_up();
 }
 
-// The four halves' costs, of eight magnitudes: two halves of one entry, or of two entries two each.
-template <int kEntryValues, bool kTurned>
-Eight find_eight(const Codebook& book, const float* x, const float* w, float scale) {
-  constexpr bool kPairs = kEntryValues == 8;
-  constexpr int kEntries = 8 / kEntryValues, kStep = kPairs ? 2 : 1, kRows = kPairs ? 9 : 8;
-  Found kept[kEntries], turned[kEntries];
-  for (int e = 0; e < kEntries; ++e) {
-    PartCosts parts[4];
-    for (int p = 0; p < 4; ++p) {
-      const int at = kEntryValues * e + kStep * p;
-      parts[p] = part_costs<kPairs, kTurned>(book, x + at, w + at, scale);
-    }
-    HalfCosts first, second;
-    fill<kRows>(parts[0], parts[1], first);
-    fill<kRows>(parts[2], parts[3], second);
-    if (!kTurned || kEntries == 2) find<kRows>(book, first, second, kept[e]);
-    if constexpr (kTurned) {
-      HalfCosts half;
-      fill_turned<kRows>(parts[0], parts[1], half);
-      find<kRows>(book, half, second, turned[e]);
-      fill_turned<kRows>(parts[2], parts[3], half);
-      find<kRows>(book, first, half, turned[e]);
-    }
-  }
-  Eight out;
-  if constexpr (!kTurned) {
-    for (int e = 0; e < kEntries; ++e) {
-      out.entry[e] = kept[e].entry;
-      out.cost += kept[e].cost;
-    }
-  } else {
-    int e = 0;  // the entry with the turned sign
-    if (kEntries == 2 && kept[0].cost + turned[1].cost < turned[0].cost + kept[kEntries - 1].cost) e = 1;
-    out.entry[e] = turned[e].entry;
-    out.cost = turned[e].cost;
-    if (kEntries == 2) {
-      out.entry[1 - e] = kept[1 - e].entry;
-      out.cost += kept[1 - e].cost;
-    }
-    out.turned = kEntryValues * e + cheapest_turn(book, out.entry[e], x + kEntryValues * e, w + kEntryValues * e);
-  }
-  return out;
-}
-
-// --- a group of eights with one scale ---
+// --- a group of places with one scale ---
 
 // The values in the form that the searches take: magnitudes, and a sign bit for each value of an eight. (IQ1's levels
 // have signs themselves: there the values stay as they are.)
@@ -179,185 +113,229 @@ inline bool odd(int bits) {
   return (__builtin_popcount(static_cast<unsigned>(bits)) & 1) != 0;
 }
 
+// Entries for a group, and the sums of their a and b.
 struct GridGroup {
-  float error = 3e38f;
+  Projection sums;
   std::uint16_t entry[8];
-  std::uint8_t signs[4];        // IQ1: not 0 for minus one
-  alignas(64) float level[32];  // with their signs
+  std::uint8_t signs[4];  // IQ1: not 0 for minus one
+  bool turned[8];         // entries in which the sign is turned that costs the least
+
+  void take(int place, const Lines& lines, float half) {
+    int line;
+    highest<1>(lines.a, lines.b, lines.count, &half, &line);
+    sums.xl += lines.a[line];
+    sums.ll += lines.b[line];
+    entry[place] = lines.entry[line];
+    turned[place] = false;
+  }
+
+  // Of the squared error, less what it is without the group.
+  float error(float scale) const { return scale * (scale * sums.ll - 2.0f * sums.xl); }
 };
 
-template <int kValues>
-Projection project_levels(const float* x, const float* w, const float* levels) {
-  constexpr int V = kValues / 16;
-  Group<V> group;
-  Vec16 level[V];
-  for (int v = 0; v < V; ++v) {
-    group.x[v] = load(x + 16 * v);
-    group.w[v] = load(w + 16 * v);
-    level[v] = load(levels + 16 * v);
-  }
-  return project(group, level);
-}
-
-// A group's levels at a scale by a quick guess: every value is rounded to a level, `shift` off, and the entry nearest
-// to those is taken, whatever the weights. Only scales are found with it.
-template <int kEntryValues>
-void guess_levels(const Codebook& book, const float* x, int values, float scale, float shift, float* levels) {
-  alignas(64) float rounded[32];
-  const Vec16 inverse = broadcast(1.0f / (scale * book.step)), from = broadcast((book.base + shift) / book.step);
-  for (int i = 0; i < values; i += 16) {
-    const Vec16 level = sub(mul(load(x + i), inverse), from);
-    store(rounded + i, round(clamp(level, 0.0f, static_cast<float>(book.levels - 1))));
-  }
-  for (int i = 0; i < values; i += kEntryValues) {
-    int point = 0;
-    for (int j = kEntryValues - 1; j >= 0; --j) point = point * book.levels + static_cast<int>(rounded[i + j]);
-    const std::int8_t* entry = book.value[book.nearest[point]];
-    for (int j = 0; j < kEntryValues; ++j) levels[i + j] = static_cast<float>(entry[j]) + shift;
-  }
-}
-
-// IQ2 and IQ3. kEven: an even number of signs of an eight are negative.
+// IQ2 and IQ3: magnitudes from the grid, and signs. kEven: an even number of signs of an eight are negative.
 template <Book kBook, int kGroup, int kEntryValues, bool kEven>
 struct SignedGrid {
-  static constexpr int kValues = kGroup;
+  static constexpr int kValues = kGroup, kPlaces = kGroup / kEntryValues, kInEight = 8 / kEntryValues;
+  static constexpr int kLists = kEven && kInEight == 2 ? 2 : 1;  // the entries as they are, and with a sign turned
   static constexpr int kTopScale = 15;
-  static float lowest() { return codebook(kBook).base; }
-  static float highest() {
-    const Codebook& book = codebook(kBook);
-    return book.base + book.step * static_cast<float>(book.levels - 1);
+  static const Codebook& book() { return codebook(kBook); }
+  static float lowest() { return book().lowest; }
+  static float highest_level() { return book().highest; }
+
+  // Where the signs of an eight are odd, one is turned: that of the least w * x * g, and a loses it twice.
+  static void find_lines(const GridBlock& block, int first, const Rungs& rungs, Lines (*lines)[kLists]) {
+    constexpr int kEntries = Codebook::kEntries;
+    alignas(64) float a[kEntries], turned[kEntries], b[kEntries];
+    for (int p = 0; p < kPlaces; ++p) {
+      const int at = first + kEntryValues * p;
+      const bool turn = kEven && odd(block.negative[at / 8]);
+      sum_entries(block.x + at, block.plain.w + at, a, turned, b);
+      if (!turn || kInEight == 2) keep_highest(a, b, book().entries, rungs, lines[p][0]);
+      if (turn) keep_highest(turned, b, book().entries, rungs, lines[p][kLists - 1]);
+    }
   }
 
-  static Projection guess(const GridBlock& block, int first, float scale) {
-    alignas(64) float levels[32];
-    guess_levels<kEntryValues>(codebook(kBook), block.x + first, kGroup, scale, 0.0f, levels);
-    return project_levels<kGroup>(block.x + first, block.plain.w + first, levels);
-  }
-
-  static void search(const GridBlock& block, int first, float scale, GridGroup& out) {
-    const Codebook& book = codebook(kBook);
-    out.error = 0.0f;
-    for (int e = 0; e < kGroup / 8; ++e) {
-      const float* x = block.x + first + 8 * e;
-      const float* w = block.plain.w + first + 8 * e;
-      int signs = block.negative[first / 8 + e];
-      const bool turn = kEven && odd(signs);
-      const Eight found =
-          turn ? find_eight<kEntryValues, true>(book, x, w, scale) : find_eight<kEntryValues, false>(book, x, w, scale);
-      if (turn) signs ^= 1 << found.turned;
-      out.error += found.cost;
-      out.signs[e] = static_cast<std::uint8_t>(signs);
-      for (int j = 0; j < 8; ++j) {
-        const int entry = found.entry[j / kEntryValues];
-        const auto level = static_cast<float>(book.value[entry][j % kEntryValues]);
-        out.level[8 * e + j] = signs >> j & 1 ? -level : level;
+  static void sum_entries(const float* x, const float* w, float* a, float* turned, float* b) {
+    const Codebook& grid = book();
+    for (int i = 0; i < grid.entries; i += 16) {
+      Vec16 xl = zero(), ll = zero(), least = broadcast(3e38f);
+      for (int j = 0; j < kEntryValues; ++j) {
+        const Vec16 level = load(grid.level[i / 16][j]), weighted = mul(broadcast(w[j]), level);
+        const Vec16 product = mul(broadcast(x[j]), weighted);
+        xl = add(xl, product);
+        ll = add(ll, mul(weighted, level));
+        if constexpr (kEven) least = min(least, product);
       }
-      for (int i = 0; i < 8 / kEntryValues; ++i) {
-        out.entry[e * (8 / kEntryValues) + i] = static_cast<std::uint16_t>(found.entry[i]);
+      store(a + i, xl);
+      store(b + i, ll);
+      if constexpr (kEven) store(turned + i, sub(xl, add(least, least)));
+    }
+  }
+
+  static GridGroup search(const GridBlock& block, int first, const Lines (*lines)[kLists], float scale) {
+    GridGroup out;
+    const float half = 0.5f * scale;
+    for (int p = 0; p < kPlaces; p += kInEight) {
+      const bool turn = kEven && odd(block.negative[(first + kEntryValues * p) / 8]);
+      if (turn && kInEight == 2) {
+        take_pair(lines, p, half, out);
+      } else {
+        for (int i = p; i < p + kInEight; ++i) out.take(i, lines[i][0], half);
+        out.turned[p] = turn;
       }
     }
+    return out;
+  }
+
+  // One of the two entries has the turned sign.
+  static void take_pair(const Lines (*lines)[kLists], int p, float half, GridGroup& out) {
+    GridGroup second = out;
+    out.take(p, lines[p][kLists - 1], half);
+    out.take(p + 1, lines[p + 1][0], half);
+    second.take(p, lines[p][0], half);
+    second.take(p + 1, lines[p + 1][kLists - 1], half);
+    const int at = second.error(2.0f * half) < out.error(2.0f * half) ? 1 : 0;
+    if (at == 1) out = second;
+    out.turned[p + at] = true;
+  }
+
+  static void put_signs(const GridBlock& block, int first, GridGroup& group) {
+    for (int e = 0; e < kGroup / 8; ++e) group.signs[e] = block.negative[first / 8 + e];
+    for (int p = 0; p < kPlaces; ++p) {
+      if (!group.turned[p]) continue;
+      const int at = first + kEntryValues * p;
+      const int value = at % 8 + cheapest_turn(group.entry[p], block.x + at, block.plain.w + at);
+      group.signs[p / kInEight] = static_cast<std::uint8_t>(group.signs[p / kInEight] ^ 1 << value);
+    }
+  }
+
+  // The value of an entry whose sign costs the least to turn.
+  static int cheapest_turn(int entry, const float* x, const float* w) {
+    int cheapest = 0;
+    float least = 3e38f;
+    for (int j = 0; j < kEntryValues; ++j) {
+      const float cost = x[j] * (w[j] * book().level[entry / 16][j][entry % 16]);
+      if (cost < least) {
+        least = cost;
+        cheapest = j;
+      }
+    }
+    return cheapest;
   }
 };
 
 // IQ1: entries of -8, 0 and 8, to all of which 1 is added or from all taken away; kShared: one such sign for the group,
-// else one for each eight. Taking from the levels is adding to the values.
+// else one for each eight.
 template <int kGroup, bool kShared>
 struct ShiftedGrid {
-  static constexpr int kValues = kGroup;
+  static constexpr int kValues = kGroup, kPlaces = kGroup / 8, kLists = 2;  // plus one, minus one
   static constexpr int kTopScale = 7;
+  static const Codebook& book() { return codebook(Book::kIQ1); }
   static float lowest() { return 7.0f; }
-  static float highest() { return 9.0f; }
+  static float highest_level() { return 9.0f; }
 
-  static Projection guess(const GridBlock& block, int first, float scale) {
-    Projection best;
-    for (int minus = 0; minus < 2; ++minus) {
-      const float shift = minus != 0 ? -1.0f : 1.0f;
-      alignas(64) float levels[32];
-      guess_levels<8>(codebook(Book::kIQ1), block.plain.x + first, kGroup, scale, shift, levels);
-      const Projection found = project_levels<kGroup>(block.plain.x + first, block.plain.w + first, levels);
-      if (found.gain() > best.gain()) best = found;
-    }
-    return best;
-  }
-
-  static Eight search_eight(const Codebook& book, const float* values, const float* w, float scale, float shift) {
-    float x[8];
-    for (int j = 0; j < 8; ++j) x[j] = values[j] - scale * shift;
-    return find_eight<8, false>(book, x, w, scale);
-  }
-
-  static void search(const GridBlock& block, int first, float scale, GridGroup& out) {
-    constexpr int kEights = kGroup / 8;
-    const Codebook& book = codebook(Book::kIQ1);
-    Eight found[2][kEights];  // plus one, minus one
-    float errors[2] = {0.0f, 0.0f};
-    for (int e = 0; e < kEights; ++e) {
+  static void find_lines(const GridBlock& block, int first, const Rungs& rungs, Lines (*lines)[kLists]) {
+    constexpr int kEntries = Codebook::kEntries;
+    alignas(64) float a[2][kEntries], b[2][kEntries];
+    for (int p = 0; p < kPlaces; ++p) {
+      sum_entries(block.plain.x + first + 8 * p, block.plain.w + first + 8 * p, a, b);
       for (int minus = 0; minus < 2; ++minus) {
-        const int at = first + 8 * e;
-        found[minus][e] = search_eight(book, block.plain.x + at, block.plain.w + at, scale, minus != 0 ? -1.0f : 1.0f);
-        errors[minus] += found[minus][e].cost;
+        keep_highest(a[minus], b[minus], book().entries, rungs, lines[p][minus]);
       }
     }
-    out.error = 0.0f;
-    for (int e = 0; e < kEights; ++e) {
-      const bool minus = kShared ? errors[1] < errors[0] : found[1][e].cost < found[0][e].cost;
-      const Eight& chosen = found[minus ? 1 : 0][e];
-      out.error += chosen.cost;
-      out.signs[e] = minus ? 1 : 0;
-      out.entry[e] = static_cast<std::uint16_t>(chosen.entry[0]);
+  }
+
+  // sum(w x (g + 1)) and sum(w (g + 1)^2), and the same with g - 1.
+  static void sum_entries(const float* x, const float* w, float (*a)[Codebook::kEntries],
+                          float (*b)[Codebook::kEntries]) {
+    float weights = 0.0f, values = 0.0f;
+    for (int j = 0; j < 8; ++j) {
+      weights += w[j];
+      values += w[j] * x[j];
+    }
+    const Codebook& grid = book();
+    for (int i = 0; i < grid.entries; i += 16) {
+      Vec16 xl = zero(), l = zero(), ll = broadcast(weights);
       for (int j = 0; j < 8; ++j) {
-        out.level[8 * e + j] = static_cast<float>(book.value[chosen.entry[0]][j]) + (minus ? -1.0f : 1.0f);
+        const Vec16 level = load(grid.level[i / 16][j]), weighted = mul(broadcast(w[j]), level);
+        xl = add(xl, mul(broadcast(x[j]), weighted));
+        l = add(l, weighted);
+        ll = add(ll, mul(weighted, level));
       }
+      const Vec16 twice = add(l, l);
+      store(a[0] + i, add(xl, broadcast(values)));
+      store(b[0] + i, add(ll, twice));
+      store(a[1] + i, sub(xl, broadcast(values)));
+      store(b[1] + i, sub(ll, twice));
     }
   }
+
+  static GridGroup search(const GridBlock&, int, const Lines (*lines)[kLists], float scale) {
+    GridGroup with[2], out;
+    for (int p = 0; p < kPlaces; ++p) {
+      for (int minus = 0; minus < 2; ++minus) {
+        if constexpr (!kShared) with[minus] = out;
+        with[minus].take(p, lines[p][minus], 0.5f * scale);
+        with[minus].signs[p] = static_cast<std::uint8_t>(minus);
+      }
+      if constexpr (!kShared) out = with[with[1].error(scale) < with[0].error(scale) ? 1 : 0];
+    }
+    return kShared ? with[with[1].error(scale) < with[0].error(scale) ? 1 : 0] : out;
+  }
+
+  static void put_signs(const GridBlock&, int, GridGroup&) {}
 };
-
-// Starts are laid around `typical` times the root mean square, the scale that suits a normal distribution.
-constexpr float kStarts[] = {0.6f, 0.68f, 0.76f, 0.84f, 0.92f, 1.0f, 1.1f, 1.2f, 1.35f, 1.5f};
-
-template <class Form>
-Projection fit_grid_scale(const GridBlock& block, int first, float typical) {
-  constexpr int V = Form::kValues / 16;
-  const auto group = group_at<V>(block.plain, first);
-  Vec16 squares = zero(), weights = zero();
-  for (int v = 0; v < V; ++v) {
-    squares = add(squares, mul(mul(group.x[v], group.x[v]), group.w[v]));
-    weights = add(weights, group.w[v]);
-  }
-  const float rms = __builtin_sqrtf(reduce_add(squares) / reduce_add(weights));
-  Projection best;
-  if (!(rms > 0.0f)) return best;
-  const auto start_at = [&](float scale) {
-    const Projection found = Form::guess(block, first, scale);
-    if (found.xl > 0.0f && found.gain() > best.gain()) best = found;
-  };
-  for (const float start : kStarts) start_at(rms * typical * start);
-  start_at(rms / Form::lowest());  // values of one magnitude
-  const float peak = signed_peak(group);
-  start_at((peak < 0.0f ? -peak : peak) / Form::highest());  // an outlier
-  // Guesses know no weights, so their scales are only near: what follows is exact.
-  Projection exact;
-  float scale = best.scale();
-  for (int i = 0; i < 2 && scale > 0.0f; ++i) {
-    GridGroup code;
-    Form::search(block, first, scale, code);
-    const Projection found = project_levels<Form::kValues>(block.plain.x + first, block.plain.w + first, code.level);
-    if (!(found.xl > 0.0f && found.gain() > exact.gain())) break;
-    exact = found;
-    scale = exact.scale();
-  }
-  return exact;
-}
 
 // --- a block: x = d * (2 * k + 1) * level, k from 0 to kTopScale ---
 
 template <class Form>
 struct GridFit {
   static constexpr int kGroups = 256 / Form::kValues;
+  GridBlock block;
+  Lines lines[kGroups][Form::kPlaces][Form::kLists];
   Scale d;  // as the file has it: `part` of its value is the d above
   int k[kGroups];
   GridGroup group[kGroups];
 };
+
+// Scales to begin with, of what suits a normal distribution.
+constexpr float kStarts[] = {0.65f, 0.78f, 0.9f, 1.02f, 1.15f, 1.35f};
+constexpr float kRungScales[kRungs] = {0.5f, 0.9f, 1.7f};
+
+// The scale that fits a group best, by itself. `typical` times the root mean square suits a normal distribution.
+template <class Form>
+Projection fit_grid_scale(GridFit<Form>& fit, int g, float typical) {
+  constexpr int V = Form::kValues / 16;
+  const int first = Form::kValues * g;
+  const auto group = group_at<V>(fit.block.plain, first);
+  Vec16 squares = zero(), weights = zero();
+  for (int v = 0; v < V; ++v) {
+    squares = add(squares, mul(mul(group.x[v], group.x[v]), group.w[v]));
+    weights = add(weights, group.w[v]);
+  }
+  const float rms = __builtin_sqrtf(reduce_add(squares) / reduce_add(weights));
+  const float peak = signed_peak(group), outlier = (peak < 0.0f ? -peak : peak) / Form::highest_level();
+  const float middle = rms > 0.0f ? rms * typical : 1.0f;
+  Rungs rungs;
+  for (int r = 0; r < kRungs; ++r) rungs.half[r] = 0.5f * middle * kRungScales[r];
+  if (0.5f * outlier > rungs.half[kRungs - 1]) rungs.half[kRungs - 1] = 0.5f * outlier;
+  Form::find_lines(fit.block, first, rungs, fit.lines[g]);
+  Projection best;
+  if (!(rms > 0.0f)) return best;
+  const auto try_at = [&](float scale) {
+    const Projection found = Form::search(fit.block, first, fit.lines[g], scale).sums;
+    if (!(found.xl > 0.0f && found.gain() > best.gain())) return false;
+    best = found;
+    return true;
+  };
+  for (const float start : kStarts) try_at(middle * start);
+  try_at(outlier);
+  try_at(rms / Form::lowest());  // values of one magnitude
+  while (try_at(best.scale())) {
+  }
+  return best;
+}
 
 // As start_scale of the K types, for odd scales.
 inline float start_odd_scale(const float* scales, const float* curvatures, int top) {
@@ -381,24 +359,26 @@ inline float start_odd_scale(const float* scales, const float* curvatures, int t
 }
 
 template <class Form>
-bool try_grid_scale(const GridBlock& block, int first, float d, int k, int& best_k, GridGroup& best) {
+bool try_grid_scale(const GridFit<Form>& fit, int g, float d, int k, int& best_k, GridGroup& best, float& least) {
   if (k < 0 || k > Form::kTopScale) return false;
-  GridGroup code;
-  Form::search(block, first, d * static_cast<float>(2 * k + 1), code);
-  if (!(code.error < best.error)) return false;
-  best = code;
+  const float scale = d * static_cast<float>(2 * k + 1);
+  const GridGroup found = Form::search(fit.block, Form::kValues * g, fit.lines[g], scale);
+  const float error = found.error(scale);
+  if (!(error < least)) return false;
+  least = error;
+  best = found;
   best_k = k;
   return true;
 }
 
 // The group's scale at k, or at the neighbour towards which the levels found there pull, and on while that helps.
 template <class Form>
-void improve_grid_group(const GridBlock& block, int first, float d, int& k, GridGroup& best) {
-  best.error = 3e38f;
-  try_grid_scale<Form>(block, first, d, k, k, best);
-  const Projection sums = project_levels<Form::kValues>(block.plain.x + first, block.plain.w + first, best.level);
-  const int step = sums.scale() > d * static_cast<float>(2 * k + 1) ? 1 : -1;
-  while (try_grid_scale<Form>(block, first, d, k + step, k, best)) {
+void improve_grid_group(GridFit<Form>& fit, int g, float d) {
+  float least = 3e38f;
+  int& k = fit.k[g];
+  try_grid_scale(fit, g, d, k, k, fit.group[g], least);
+  const int step = fit.group[g].sums.scale() > d * static_cast<float>(2 * k + 1) ? 1 : -1;
+  while (try_grid_scale(fit, g, d, k + step, k, fit.group[g], least)) {
   }
 }
 
@@ -406,7 +386,7 @@ void improve_grid_group(const GridBlock& block, int first, float d, int& k, Grid
 template <class Form>
 bool fit_grid_block(const float* values, const float* importance, float part, float typical, GridFit<Form>& out) {
   constexpr int kGroups = GridFit<Form>::kGroups;
-  GridBlock block;
+  GridBlock& block = out.block;
   if (!prepare(values, importance, kLeastValue, block.plain)) return false;
   for (int e = 0; e < 32; ++e) {
     int negative = 0;
@@ -419,7 +399,7 @@ bool fit_grid_block(const float* values, const float* importance, float part, fl
   }
   alignas(64) float scales[16] = {}, curvatures[16] = {};
   for (int g = 0; g < kGroups; ++g) {
-    const Projection fit = fit_grid_scale<Form>(block, Form::kValues * g, typical);
+    const Projection fit = fit_grid_scale(out, g, typical);
     scales[g] = fit.scale();
     curvatures[g] = fit.ll;
   }
@@ -430,23 +410,21 @@ bool fit_grid_block(const float* values, const float* importance, float part, fl
     double ll = 0.0;
     xl = 0.0;
     for (int g = 0; g < kGroups; ++g) {
-      const int first = Form::kValues * g;
       if (turn == 0) {
         const float near = clamp(0.5f * scales[g] * inverse_of(d) - 0.5f, 0.0f, static_cast<float>(Form::kTopScale));
         out.k[g] = static_cast<int>(round(near));
       }
-      improve_grid_group<Form>(block, first, d, out.k[g], out.group[g]);
-      const Projection sums =
-          project_levels<Form::kValues>(block.plain.x + first, block.plain.w + first, out.group[g].level);
+      improve_grid_group(out, g, d);
       const double s = 2.0 * out.k[g] + 1.0;
-      xl += s * static_cast<double>(sums.xl);
-      ll += s * s * static_cast<double>(sums.ll);
+      xl += s * static_cast<double>(out.group[g].sums.xl);
+      ll += s * s * static_cast<double>(out.group[g].sums.ll);
     }
     if (turn == 1 || !(xl > 0.0 && ll > 0.0)) break;
     out.d = to_scale(static_cast<float>(xl / ll) / part, block.plain);
   }
   const float longer = stretch(block.plain, out.d.value * part * static_cast<float>(xl));
   out.d = to_scale(out.d.value * longer, block.plain);
+  for (int g = 0; g < kGroups; ++g) Form::put_signs(block, Form::kValues * g, out.group[g]);
   return true;
 }
 
