@@ -1,31 +1,40 @@
 """What quantizing costs: mixes by pronk and by llama.cpp, DynamicGate against plain types, a byte budget against mixes.
 
 usage: python benchmarks/quality.py [--model build/cria/cria-F32.gguf] [--rows mixes,dynamicgate,target] [--types LIST]
-                                    [--matrix] [--file TEXT --calibration TEXT] [--json]
+                                    [--matrix] [--orders 4] [--texts 150] [--json]
+                                    [--file TEXT --calibration TEXT]
 
 Figures are KL divergence from MODEL and perplexity over MODEL's, on the held-out text. Without --file the texts are
 cria's: stories and answers of the held-out split to measure on, of the training split for the importance matrix.
 --matrix gives it to the mixes as well; the other rows always have it. llama.cpp quantizes the same file with the same
 matrix, and pronk's kernels run both results.
+
+How well one file happens to quantize is a draw. --orders quantizes the same function that many times, with the channels
+of its residual stream and of its feed-forward layers in other orders, and prints means and how often each was better.
 """
 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
+from statistics import fmean
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
 
+from peers.llama_quantize import llama_cpp_quantize
+
 from pronk.backends import make_backend
-from pronk.checkpoints import names
 from pronk.checkpoints.checkpoint import Checkpoint
+from pronk.checkpoints.convert import convert
 from pronk.checkpoints.open import open_checkpoint
 from pronk.errors import CheckpointError
 from pronk.quantize import recipes, target, texts
@@ -33,6 +42,7 @@ from pronk.quantize.collect import collect
 from pronk.quantize.compare import compare
 from pronk.quantize.importance import ImportanceMatrix
 from pronk.quantize.quantizer import quantize
+from pronk.tensors import types
 from recipes.cria.conversation import Split
 from recipes.cria.skills import questions, stories
 
@@ -41,53 +51,58 @@ MIXES = (
     "Q3_K_L", "Q3_K_M", "Q3_K_S", "IQ3_M", "IQ3_S", "IQ3_XS", "IQ3_XXS", "Q2_K", "Q2_K_S", "IQ2_M", "IQ2_S", "IQ2_XS",
     "IQ2_XXS", "IQ1_M", "IQ1_S",
 )  # fmt: skip
-NEED_MATRIX = ("IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
+NEED_MATRIX = ("Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
 GATED = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "Q2_K", "Q3_K")
 WINDOW = 256
+AT_ONCE = 8  # models that are compared at once
+# What a matrix's rows and columns are: channels of the residual stream, of the feed-forward layer, or of heads.
+ORDERS = {
+    "tok_embeddings": ("", "stream"), "output": ("", "stream"), "norm": ("stream", ""),
+    "attention_norm": ("stream", ""), "ffn_norm": ("stream", ""),
+    "wq": ("", "stream"), "wk": ("", "stream"), "wv": ("", "stream"), "wo": ("stream", ""),
+    "w1": ("inner", "stream"), "w3": ("inner", "stream"), "w2": ("stream", "inner"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class File:
+    """One quantized model. `pair`: which it is compared with, and `side`: 0 or 1 in it."""
+
+    pair: str
+    side: int
+    recipe: str
+    by: str
+    path: Path
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One file: bits a weight, perplexity over the original's, and the mean KL divergence with its standard error."""
+    """Of one file: bits a weight, perplexity over the original's, and the mean KL divergence."""
 
-    recipe: str
-    by: str
-    bytes: int
     bits: float
     perplexity_ratio: float
     kl: float
-    kl_stderr: float
 
 
 @dataclass(frozen=True)
 class Bench:
     source: Checkpoint
-    windows: Sequence[Sequence[int]]  # to measure on
     calibration: Sequence[Sequence[int]]
     matrix: ImportanceMatrix
     folder: Path
 
-    def cost(self, recipe: str, by: str, path: Path) -> Cost:
-        one = compare(self.source, [open_checkpoint(str(path))], make_backend("cpu"), self.windows)[0].facts()
-        path.unlink()
-        return Cost(
-            recipe, by, one["bytes"], one["bits_per_weight"], one["perplexity_ratio"], one["kl"]["mean"],
-            one["kl"]["stderr"],
-        )  # fmt: skip
+    def ours(self, pair: str, side: int, name: str, recipe: recipes.Recipe, matrix: ImportanceMatrix | None) -> File:
+        path = self.folder / f"{pair}-{side}.gguf"
+        plan = recipes.plan(recipe, self.source.config, weighted=matrix is not None)
+        quantize(self.source, path, plan, importance=matrix)
+        return File(pair, side, name, "pronk", path)
 
-    def ours(self, name: str, recipe: recipes.Recipe, matrix: ImportanceMatrix | None) -> Cost:
-        path = self.folder / "ours.gguf"
-        quantize(
-            self.source, path, recipes.plan(recipe, self.source.config, weighted=matrix is not None), importance=matrix
-        )
-        return self.cost(name, "pronk", path)
-
-    def theirs(self, name: str, matrix: ImportanceMatrix | None) -> Cost:
-        path = self.folder / "theirs.gguf"
+    def theirs(self, name: str, matrix: ImportanceMatrix | None) -> File:
+        path = self.folder / f"{name}-1.gguf"
         llama_cpp_quantize(self.source, path, name, matrix)
-        return self.cost(name, "llama.cpp", path)
+        return File(name, 1, name, "llama.cpp", path)
 
-    def budgeted(self, size: int) -> Cost:
+    def budgeted(self, pair: str, size: int) -> File:
         """Types chosen for a file whose tensors have at most as many bytes."""
         budget = target.budget_of_bits(self.source, 8 * size / self.source.config.parameter_count())
         choices = target.options(self.source, self.matrix)
@@ -95,55 +110,47 @@ class Bench:
         gains = target.measured_gains(
             self.source, choices, bits, self.matrix, make_backend("cpu"), self.calibration[:8]
         )
-        path = self.folder / "target.gguf"
+        path = self.folder / f"{pair}-1.gguf"
         plan = target.plan(self.source, target.choose(choices, gains, budget), "target")
         quantize(self.source, path, plan, importance=self.matrix)
-        return self.cost("target", "pronk", path)
+        return File(pair, 1, "target", "pronk", path)
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def _silent(level: int, text: bytes, user: object) -> None:
-    """A line a tensor would drown the table."""
+def reordered(source: Checkpoint, seed: int) -> Checkpoint:
+    """The same function, with the channels of the residual stream and of the feed-forward layers in another order."""
+    rng = np.random.default_rng(seed)
+    stream, inner = rng.permutation(source.config.dim), rng.permutation(source.config.ffn_dim)
+    tensors = {}
+    for name, tensor in source.tensors.items():
+        values = tensor.array()
+        rows, columns = ORDERS[name.split(".")[-2]]
+        for axis, which in enumerate((rows, columns)):
+            if which:
+                values = np.take(values, stream if which == "stream" else inner, axis=axis)
+        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+        tensors[name] = replace(tensor, type=types.F32, load=lambda data=data: data, mapped=False)
+    return replace(source, tensors=tensors)
 
 
-def llama_cpp_quantize(source: Checkpoint, path: Path, mix: str, matrix: ImportanceMatrix | None) -> None:
-    import llama_cpp.llama_cpp as peer
-
-    peer.llama_log_set(_silent, None)
-    params = peer.llama_model_quantize_default_params()
-    params.ftype = getattr(peer, f"LLAMA_FTYPE_MOSTLY_{mix}")
-    params.nthread = 2
-    names_of = {names.to_gguf(name): name for name in source.tensors}
-    weights = [(name, values) for name in names_of if matrix and (values := matrix.weights(names_of[name])) is not None]
-    table = (peer.llama_model_imatrix_data * (len(weights) + 1))()  # ends with an empty name
-    for row, (name, values) in zip(table, weights, strict=False):
-        row.name, row.size = name.encode(), len(values)
-        row.data = values.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
-    if weights:
-        params.imatrix = ctypes.cast(table, ctypes.POINTER(peer.llama_model_imatrix_data))
-    if peer.llama_model_quantize(str(source.path).encode(), str(path).encode(), ctypes.byref(params)):
-        raise SystemExit(f"llama.cpp did not quantize {source.path} to {mix}")
-
-
-def mixes(bench: Bench, wanted: Sequence[str], always: bool) -> Iterator[Cost]:
+def mixes(bench: Bench, wanted: Sequence[str], always: bool) -> Iterator[File]:
     for name in wanted:
         matrix = bench.matrix if always or name in NEED_MATRIX else None
-        yield bench.ours(name, recipes.named(name), matrix)
+        yield bench.ours(name, 0, name, recipes.named(name), matrix)
         yield bench.theirs(name, matrix)
 
 
-def gated(bench: Bench, wanted: Sequence[str]) -> Iterator[Cost]:
+def gated(bench: Bench, wanted: Sequence[str]) -> Iterator[File]:
     for name in wanted:
-        yield bench.ours(name, recipes.named(name), bench.matrix)
-        yield bench.ours(f"dynamicgate {name}", recipes.dynamicgate(name), bench.matrix)
+        yield bench.ours(name, 0, f"dynamicgate {name}", recipes.dynamicgate(name), bench.matrix)
+        yield bench.ours(name, 1, name, recipes.named(name), bench.matrix)
 
 
-def targets(bench: Bench, wanted: Sequence[str]) -> Iterator[Cost]:
+def targets(bench: Bench, wanted: Sequence[str]) -> Iterator[File]:
     for name in wanted:
-        mix = bench.ours(name, recipes.named(name), bench.matrix)
+        mix = bench.ours(name, 0, name, recipes.named(name), bench.matrix)
         yield mix
         try:
-            yield bench.budgeted(mix.bytes)
+            yield bench.budgeted(name, open_checkpoint(str(mix.path)).nbytes)
         except CheckpointError as error:
             print(f"{name}: {error}", file=sys.stderr)
 
@@ -167,33 +174,68 @@ def main() -> None:
     parser.add_argument("--rows", default="mixes,dynamicgate,target")
     parser.add_argument("--types", help="mixes, separated by commas; default: all")
     parser.add_argument("--matrix", action="store_true", help="the importance matrix for all mixes")
+    parser.add_argument("--orders", type=int, default=1, help="how many orders of the channels; default: 1")
+    parser.add_argument("--texts", type=int, default=150, help="of each kind and language, to measure on; default: 150")
     parser.add_argument("--file", type=Path, help="the text to measure on")
     parser.add_argument("--calibration", type=Path, help="the text for the importance matrix")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    source = open_checkpoint(args.model)
-    text = args.file.read_text(encoding="utf-8") if args.file else cria_text("held_out", 7)
+    original = open_checkpoint(args.model)
+    text = args.file.read_text(encoding="utf-8") if args.file else cria_text("held_out", 7, args.texts)
     calibration = args.calibration.read_text(encoding="utf-8") if args.calibration else cria_text("train", 8)
-    windows, calibrating = (texts.windows(source, one, WINDOW) for one in (text, calibration))
-    matrix = collect(source, make_backend("cpu"), calibrating, output=False)
+    windows, calibrating = (texts.windows(original, one, WINDOW) for one in (text, calibration))
     named = args.types.split(",") if args.types else None
-    kinds: dict[str, Callable[[Bench], Iterator[Cost]]] = {
+    kinds: dict[str, Callable[[Bench], Iterator[File]]] = {
         "mixes": lambda bench: mixes(bench, named or MIXES, args.matrix),
         "dynamicgate": lambda bench: gated(bench, named or GATED),
         "target": lambda bench: targets(bench, named or MIXES),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(source, windows, calibrating, matrix, Path(folder))
-        for kind in args.rows.split(","):
-            if not args.json:
-                print(f"\n{kind}\n\n| types | by | bits | perplexity | KL |\n|---|---|---|---|---|")
-            for cost in kinds[kind](bench):
-                print(json.dumps({"rows": kind, **asdict(cost)}) if args.json else row(cost), flush=True)
+    seen: dict[str, dict[tuple[str, int], list[tuple[File, Cost]]]] = {kind: {} for kind in args.rows.split(",")}
+    for order in range(args.orders):
+        with tempfile.TemporaryDirectory() as folder:
+            source = original
+            if order:
+                convert(reordered(original, order), Path(folder) / "source.gguf", "gguf")
+                source = open_checkpoint(str(Path(folder) / "source.gguf"))
+            matrix = collect(source, make_backend("cpu"), calibrating, output=False)
+            bench = Bench(source, calibrating, matrix, Path(folder))
+            for kind, found in seen.items():
+                for file, cost in costs(source, kinds[kind](bench), windows):
+                    found.setdefault((file.pair, file.side), []).append((file, cost))
+                    if args.json:
+                        line = {"rows": kind, "order": order, "recipe": file.recipe, "by": file.by, **asdict(cost)}
+                        print(json.dumps(line), flush=True)
+    for kind, found in seen.items():
+        print(f"\n{kind}\n\n{table(found)}", end="", file=sys.stderr if args.json else sys.stdout)
 
 
-def row(cost: Cost) -> str:
-    ratio, kl = f"{100 * (cost.perplexity_ratio - 1):+.2f} %", f"{cost.kl:.5f} ± {cost.kl_stderr:.5f}"
-    return f"| {cost.recipe} | {cost.by} | {cost.bits:.3f} | {ratio} | {kl} |"
+def costs(source: Checkpoint, files: Iterator[File], windows: Sequence[Sequence[int]]) -> Iterator[tuple[File, Cost]]:
+    """Several at a time: the original's logits are computed once for all of them."""
+    while some := list(islice(files, AT_ONCE)):
+        models = [open_checkpoint(str(file.path)) for file in some]
+        for file, one in zip(some, compare(source, models, make_backend("cpu"), windows), strict=True):
+            facts = one.facts()
+            yield file, Cost(facts["bits_per_weight"], facts["perplexity_ratio"], facts["kl"]["mean"])
+            file.path.unlink()
+
+
+def table(found: dict[tuple[str, int], list[tuple[File, Cost]]]) -> str:
+    """Means over the orders. In a pair's second line, the first one's KL over its own, and in how many it is less."""
+    lines = ["| types | by | bits | perplexity | KL | ratio | better |", "|---|---|---|---|---|---|---|"]
+    for (pair, side), known in found.items():
+        bits, perplexity, kl = (
+            fmean(getattr(c, name) for _, c in known) for name in ("bits", "perplexity_ratio", "kl")
+        )
+        compared = "| | |"
+        if side:
+            first = [cost.kl for _, cost in found[pair, 0]]
+            better = sum(a < cost.kl for a, (_, cost) in zip(first, known, strict=True))
+            compared = f"| {fmean(first) / kl:.3f} | {better} of {len(known)} |"
+        file = known[0][0]
+        lines.append(
+            f"| {file.recipe} | {file.by} | {bits:.3f} | {100 * (perplexity - 1):+.2f} % | {kl:.5f} {compared}"
+        )
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

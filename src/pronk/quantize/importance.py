@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from pronk.checkpoints import gguf_file, names, write_gguf
 from pronk.checkpoints.atomic import new_file
+from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.config import ModelConfig
 from pronk.errors import CheckpointError
 from pronk.tensors import types
@@ -26,6 +27,10 @@ _MOST_COLUMNS = 1 << 24
 _MOST_ENTRIES = 1 << 17
 _MOST_NAME = 1 << 12
 _ENDINGS = (".in_sum2", ".counts")
+# The norm before each matrix, both of one layer.
+_NORMS = {
+    "wq": "attention_norm", "wk": "attention_norm", "wv": "attention_norm", "w1": "ffn_norm", "w3": "ffn_norm",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,24 @@ class ImportanceMatrix:
                 )
         if not self.entries.keys() & shapes.keys():
             raise CheckpointError(f"{where} says nothing of any matrix of this model")
+
+
+def column_weights(
+    source: Checkpoint, name: str, importance: ImportanceMatrix | None = None
+) -> NDArray[np.float32] | None:
+    """How much an error in each column (in) of a matrix counts: by the importance matrix, or, where that says nothing,
+    by the norm whose output the matrix is multiplied with. None where there is none.
+
+    A norm's inputs have the mean square 1. Were they all alike, the outputs' mean squares would be the norm's weights
+    squared; since they are not, a quarter of those weights' mean is added."""
+    known = importance.weights(name) if importance else None
+    layer, _, matrix = name.removesuffix(".weight").rpartition(".")
+    norm = _NORMS.get(matrix)
+    if known is not None or norm is None:
+        return known
+    squares = np.square(source.tensors[f"{layer.rpartition('.')[0]}.{norm}.weight"].array())
+    weights: NDArray[np.float32] = squares + squares.mean() / 4
+    return weights
 
 
 def merge(matrices: Iterable[ImportanceMatrix]) -> ImportanceMatrix:

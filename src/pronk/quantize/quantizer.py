@@ -18,7 +18,7 @@ from pronk.checkpoints import recast, write_gguf
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.convert import check_paths, check_space
 from pronk.errors import CheckpointError
-from pronk.quantize.importance import ImportanceMatrix
+from pronk.quantize.importance import ImportanceMatrix, column_weights
 from pronk.quantize.journal import Journal, resumable
 from pronk.quantize.recipes import Fallback, Plan, needs_importance
 from pronk.tensors import codec, types
@@ -27,7 +27,7 @@ from pronk.tensors.types import TensorType
 
 _FLOATS = (types.F32, types.F16, types.BF16)
 _CHUNK = 1 << 24  # values of a tensor that are decoded, and encoded, at a time: 64 MB
-_REVISION = 2  # of the encoders' results: what an older one began is not continued
+_REVISION = 3  # of the encoders' results: what an older one began is not continued
 
 Progress = Callable[[str, TensorType, int, int], None]  # tensor, its new type, bytes written and in all
 
@@ -86,7 +86,7 @@ def quantize(
             if index >= resumed:
                 if progress:
                     progress(tensor.name, tensor.type, written, total)
-                _write(journal, source.tensors.get(tensor.name), tensor, importance)
+                _write(journal, source, tensor, importance)
             written += tensor.nbytes
     size = destination.stat().st_size
     tensors = tuple((tensor.name, tensor.type, tensor.nbytes) for _, tensor in contents)
@@ -147,14 +147,12 @@ def _typed(tensor: LazyTensor, kind: TensorType) -> LazyTensor:
     return tensor if kind == tensor.type else LazyTensor(tensor.name, tensor.shape, kind, refuse)
 
 
-def _write(
-    journal: Journal, source: LazyTensor | None, tensor: LazyTensor, importance: ImportanceMatrix | None
-) -> None:
-    if source is None or source.type == tensor.type or tensor.type in _FLOATS:
+def _write(journal: Journal, source: Checkpoint, tensor: LazyTensor, importance: ImportanceMatrix | None) -> None:
+    old = source.tensors.get(tensor.name)
+    if old is None or old.type == tensor.type or tensor.type in _FLOATS:
         journal.write(tensor.load().data)
     else:
-        weights = importance.weights(tensor.name) if importance else None
-        for piece in encoded(source, tensor.type, weights):
+        for piece in encoded(old, tensor.type, column_weights(source, tensor.name, importance)):
             journal.write(piece.data)
     journal.write(b"\0" * (-tensor.nbytes % write_gguf.ALIGNMENT))
     journal.piece_done(tensor.name)

@@ -26,7 +26,7 @@ from pronk.model.llama import LlamaModel, load_model
 from pronk.model.ops import Backend
 from pronk.model.perplexity import PAGE, second_half
 from pronk.quantize.compare import divergence
-from pronk.quantize.importance import ImportanceMatrix
+from pronk.quantize.importance import ImportanceMatrix, column_weights
 from pronk.quantize.quantizer import encoded, metadata
 from pronk.quantize.recipes import NEED_IMPORTANCE, Plan
 from pronk.tensors import codec, types
@@ -85,10 +85,10 @@ def options(
     for step, tensor in enumerate(matrices):
         if progress:
             progress(f"errors of {tensor.name}", step, len(matrices))
-        weights = importance.weights(tensor.name) if importance else None
         fitting = [k for k in usable if tensor.shape[-1] % k.block == 0]
-        allowed = [k for k in fitting if weights is not None or k not in NEED_IMPORTANCE]
-        result[tensor.name] = _options(tensor, allowed, weights)
+        known = importance is not None and importance.weights(tensor.name) is not None
+        allowed = [k for k in fitting if known or k not in NEED_IMPORTANCE]
+        result[tensor.name] = _options(tensor, allowed, column_weights(source, tensor.name, importance))
     return result
 
 
@@ -122,7 +122,7 @@ def relative_gains(
     gains = {}
     for name, tensor in source.tensors.items():
         if len(tensor.shape) > 1:
-            weights = importance.weights(name) if importance else None
+            weights = column_weights(source, name, importance)
             sample = _sample(tensor).astype(np.float64)
             weight = np.ones(tensor.shape[-1]) if weights is None else weights.astype(np.float64)
             power = float((np.square(sample) @ weight).sum()) * math.prod(tensor.shape[:-1]) / len(sample)
@@ -151,7 +151,7 @@ def measured_gains(
         if probe.error <= 0:
             gains[name] = 0.0
             continue
-        weights = importance.weights(name) if importance else None
+        weights = column_weights(source, name, importance)
         tensor = source.tensors[name]
         data = np.concatenate(list(encoded(tensor, probe.type, weights)))
         changed = _with_weight(model, LazyTensor(name, tensor.shape, probe.type, partial(_same, data)), source)

@@ -28,6 +28,21 @@ def made(seed: int = 0, chunks: int = 3) -> ImportanceMatrix:
     return ImportanceMatrix(entries, ("a text", "文"), chunks, 32)
 
 
+def test_where_no_text_was_read_the_norm_before_a_matrix_tells_its_columns_apart() -> None:
+    source = random_checkpoint("tiny")
+    gains = np.linspace(-2, 3, 256, dtype=np.float32)
+    name = "layers.1.ffn_norm.weight"
+    norm = replace(source.tensors[name], load=lambda: gains.view(np.uint8))
+    changed = replace(source, tensors={**source.tensors, name: norm})
+    up = importance.column_weights(changed, "layers.1.feed_forward.w3.weight", made())
+    assert up is not None
+    np.testing.assert_allclose(up, gains**2 + (gains**2).mean() / 4, rtol=1e-6)
+    known = importance.column_weights(changed, "layers.3.feed_forward.w2.weight", made())
+    np.testing.assert_array_equal(known, made().weights("layers.3.feed_forward.w2.weight"))
+    for other in ("layers.1.feed_forward.w2.weight", "layers.1.attention.wo.weight", "tok_embeddings.weight"):
+        assert importance.column_weights(changed, other, made()) is None
+
+
 def test_gguf_there_and_back(tmp_path: Path) -> None:
     path, matrix = tmp_path / "m.gguf", made()
     importance.write(matrix, path)

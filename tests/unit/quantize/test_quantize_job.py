@@ -16,6 +16,7 @@ import pytest
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.open import open_checkpoint
 from pronk.checkpoints.random import random_checkpoint
+from pronk.config import RopeScaling
 from pronk.errors import CheckpointError
 from pronk.quantize import importance, journal, quantizer, recipes
 from pronk.tensors import codec, types
@@ -198,21 +199,33 @@ def test_types_of_least_bits_need_an_importance_matrix(tmp_path: Path) -> None:
 
 
 def test_the_encoder_gets_one_weight_a_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
+    seen: dict[tuple[int, ...], list[object]] = {}
     plain = codec.encode
 
     def encode(array, kind, weights=None):
-        seen.append(weights)
+        seen.setdefault(array.shape, []).append(weights)
         return plain(array, kind, weights)
 
     monkeypatch.setattr(codec, "encode", encode)
     source = random_checkpoint("tiny")
     matrix = importance.ImportanceMatrix({"blk.2.ffn_down.weight": importance.Entry(np.arange(768.0), 2.0)})
     done = quantizer.quantize(source, tmp_path / "a.gguf", plan_for(source), importance=matrix)
-    given = [weights for weights in seen if weights is not None]
-    assert len(given) == 1
-    assert np.array_equal(given[0], np.arange(768, dtype=np.float32) / 2)
+    down = [weights for weights in seen[256, 768] if weights is not None]
+    assert len(down) == 1
+    assert np.array_equal(down[0], np.arange(768, dtype=np.float32) / 2)
+    assert all(weights is not None for weights in seen[768, 256]), "the norm before w1 and w3 says something"
+    assert all(weights is None for weights in seen[source.config.vocab_size, 256])
     assert len(done.unweighted) == 27
+
+
+def test_what_is_no_weight_of_the_model_is_written_as_it_is(tmp_path: Path) -> None:
+    """GGUF has the factors of Llama 3.1's rotary embedding as a tensor, of which no importance matrix knows."""
+    source = random_checkpoint("tiny")
+    scaling = RopeScaling("llama3", 8.0, 1.0, 4.0, 8192)
+    source = replace(source, config=replace(source.config, rope_scaling=scaling))
+    matrix = importance.ImportanceMatrix({"blk.2.ffn_down.weight": importance.Entry(np.arange(768.0), 2.0)})
+    quantizer.quantize(source, tmp_path / "a.gguf", plan_for(source), importance=matrix)
+    assert open_checkpoint(tmp_path / "a.gguf").config.rope_scaling == scaling
 
 
 def test_a_quantized_source_is_refused_unless_allowed(tmp_path: Path) -> None:
