@@ -110,10 +110,10 @@ class Bench:
         gains = target.measured_gains(
             self.source, choices, bits, self.matrix, make_backend("cpu"), self.calibration[:8]
         )
-        path = self.folder / f"{pair}-1.gguf"
+        path = self.folder / f"{pair}-0.gguf"
         plan = target.plan(self.source, target.choose(choices, gains, budget), "target")
         quantize(self.source, path, plan, importance=self.matrix)
-        return File(pair, 1, "target", "pronk", path)
+        return File(pair, 0, "target", "pronk", path)
 
 
 def reordered(source: Checkpoint, seed: int) -> Checkpoint:
@@ -141,18 +141,20 @@ def mixes(bench: Bench, wanted: Sequence[str], always: bool) -> Iterator[File]:
 
 def gated(bench: Bench, wanted: Sequence[str]) -> Iterator[File]:
     for name in wanted:
+        plain = "Q3_K_S" if name == "Q3_K" else name  # Q3_K stands for Q3_K_M, which has more bits in places
         yield bench.ours(name, 0, f"dynamicgate {name}", recipes.dynamicgate(name), bench.matrix)
-        yield bench.ours(name, 1, name, recipes.named(name), bench.matrix)
+        yield bench.ours(name, 1, plain, recipes.named(plain), bench.matrix)
 
 
 def targets(bench: Bench, wanted: Sequence[str]) -> Iterator[File]:
     for name in wanted:
-        mix = bench.ours(name, 0, name, recipes.named(name), bench.matrix)
-        yield mix
+        mix = bench.ours(name, 1, name, recipes.named(name), bench.matrix)
         try:
             yield bench.budgeted(name, open_checkpoint(str(mix.path)).nbytes)
         except CheckpointError as error:
             print(f"{name}: {error}", file=sys.stderr)
+        else:
+            yield mix
 
 
 def cria_text(split: Split, seed: int, count: int = 150) -> str:
