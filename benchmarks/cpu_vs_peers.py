@@ -38,6 +38,7 @@ from typing import Any
 
 from cria_eval import held_out_text
 from peers.comparison import OURS, REFERENCE, Measured, Row, flags, merged, row_of, tables
+from peers.models import model_file
 
 import pronk
 from pronk.checkpoints.open import open_checkpoint
@@ -199,9 +200,7 @@ def made(path: Path, *command: str) -> Path:
 
 
 def random_file(model: str, kind: str) -> Path:
-    shape = model.removeprefix("random:")
-    path = CACHE / f"{shape}-{kind}.gguf"
-    return made(path, "convert", f"random:{shape}:{kind}", str(path), "--to", "gguf")
+    return model_file(f"random:{model.removeprefix('random:')}:{kind}", CACHE)
 
 
 def built_in_file(kind: str) -> Path:

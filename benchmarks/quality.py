@@ -21,16 +21,15 @@ import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
-
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
 
 from peers.llama_quantize import llama_cpp_quantize
+from peers.models import reordered
 
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
@@ -42,7 +41,6 @@ from pronk.quantize.collect import collect
 from pronk.quantize.compare import compare
 from pronk.quantize.importance import ImportanceMatrix
 from pronk.quantize.quantizer import quantize
-from pronk.tensors import types
 from recipes.cria.conversation import Split
 from recipes.cria.skills import questions, stories
 
@@ -55,13 +53,6 @@ NEED_MATRIX = ("Q2_K_S", "IQ3_XS", "IQ3_XXS", "IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_X
 GATED = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "Q2_K", "Q3_K")
 WINDOW = 256
 AT_ONCE = 8  # models that are compared at once
-# What a matrix's rows and columns are: channels of the residual stream, of the feed-forward layer, or of heads.
-ORDERS = {
-    "tok_embeddings": ("", "stream"), "output": ("", "stream"), "norm": ("stream", ""),
-    "attention_norm": ("stream", ""), "ffn_norm": ("stream", ""),
-    "wq": ("", "stream"), "wk": ("", "stream"), "wv": ("", "stream"), "wo": ("stream", ""),
-    "w1": ("inner", "stream"), "w3": ("inner", "stream"), "w2": ("stream", "inner"),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -114,22 +105,6 @@ class Bench:
         plan = target.plan(self.source, target.choose(choices, gains, budget), "target")
         quantize(self.source, path, plan, importance=self.matrix)
         return File(pair, 0, "target", "pronk", path)
-
-
-def reordered(source: Checkpoint, seed: int) -> Checkpoint:
-    """The same function, with the channels of the residual stream and of the feed-forward layers in another order."""
-    rng = np.random.default_rng(seed)
-    stream, inner = rng.permutation(source.config.dim), rng.permutation(source.config.ffn_dim)
-    tensors = {}
-    for name, tensor in source.tensors.items():
-        values = tensor.array()
-        rows, columns = ORDERS[name.split(".")[-2]]
-        for axis, which in enumerate((rows, columns)):
-            if which:
-                values = np.take(values, stream if which == "stream" else inner, axis=axis)
-        data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-        tensors[name] = replace(tensor, type=types.F32, load=lambda data=data: data, mapped=False)
-    return replace(source, tensors=tensors)
 
 
 def mixes(bench: Bench, wanted: Sequence[str], always: bool) -> Iterator[File]:

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from statistics import median
 
 import numpy as np
 from peers.llama_quantize import llama_cpp_quantize
+from peers.models import model_file
 
 import pronk
 from pronk.checkpoints import names
@@ -61,17 +61,6 @@ def seconds(source: Checkpoint, mix: str, matrix: ImportanceMatrix, threads: int
         return time.perf_counter() - start
 
 
-def opened(model: str) -> Checkpoint:
-    """The file, made first where it is random."""
-    if not model.startswith("random:"):
-        return open_checkpoint(model)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    path = CACHE / f"{model.removeprefix('random:').replace(':', '-')}.gguf"
-    if not path.exists():
-        subprocess.run([sys.executable, "-m", "pronk", "convert", model, str(path), "--to", "gguf"], check=True)
-    return open_checkpoint(str(path))
-
-
 def table(rows: list[dict[str, object]]) -> str:
     lines = ["| type | pronk | llama.cpp | ratio |", "|---|---|---|---|"]
     for row in rows:
@@ -91,7 +80,7 @@ def main() -> None:
     args = parser.parse_args()
     model = args.model or ("random:tiny:F16" if args.quick else "random:llama-3.2-1b:F16")
     path = args.json or (CACHE / "quick-quantizing.json" if args.quick else HERE / "results" / "quantizing.json")
-    source = opened(model)
+    source = open_checkpoint(str(model_file(model, CACHE)))
     matrix = made_up(source)
     runtime.set_threads(args.threads)
     rows: list[dict[str, object]] = []

@@ -33,7 +33,6 @@ import platform
 import random
 import re
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -45,6 +44,7 @@ from typing import Any
 
 from peers.hostile import hostile
 from peers.load import Ask, Seen, Told, ask, drive, figures, load_table, mixed_asks, percentile, post, table
+from peers.models import model_file
 from peers.servers import Server, peer_python
 
 import pronk
@@ -290,12 +290,7 @@ def asks_of(args: argparse.Namespace, count: int, longest: int = 0) -> list[Ask]
 def make_file(args: argparse.Namespace) -> None:
     """The GGUF that both servers open."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    if args.model.startswith("random:"):
-        args.file = str(CACHE / f"{args.model.removeprefix('random:').replace(':', '-')}.gguf")
-        if not Path(args.file).exists():
-            print(f"making {args.file}", file=sys.stderr)
-            subprocess.run([*PRONK, "convert", args.model, args.file, "--to", "gguf"], check=True)
-        args.model = args.file
+    args.model = str(model_file(args.model, CACHE))
     checkpoint = open_checkpoint(args.model)
     args.file = str(checkpoint.path)
     args.name = checkpoint.name or checkpoint.path.stem

@@ -8,6 +8,8 @@
 #include "quants/encode_32.hpp"
 #include "quants/encode_k.hpp"
 #include "quants/encode_tables.hpp"
+#include "quants/encode_lines.hpp"
+#include "quants/encode_grid_search.hpp"
 #include "quants/encode_grids.hpp"
 // clang-format on
 

@@ -202,14 +202,14 @@ def test_greedy_answers_are_the_same_when_pages_run_out() -> None:
         assert model.service.stats().preemptions > 0
 
 
-# --- engines that fail ---
-
-
 def test_the_vocabulary_for_grammars_is_read_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     with pronk.load("cria") as llama, serving(llama) as server:
         monkeypatch.setattr(grammar, "_vocabulary", lambda *_: pytest.fail("it is read beside answers that run"))
         asked = body(max_tokens=4, ignore_eos=False, response_format={"type": "json_object"})
         assert server.post("/v1/completions", asked).status == 200
+
+
+# --- engines that fail ---
 
 
 @pytest.mark.parametrize("stream", [False, True])
