@@ -1,6 +1,8 @@
 """Mixes: one name for which tensor gets which type, such as Q4_K_M.
 
-Facts from llama.cpp (src/llama-quant.cpp, `llama_tensor_get_type_impl`; include/llama.h, `llama_ftype`).
+Facts from llama.cpp (src/llama-quant.cpp, `llama_tensor_get_type_impl`; include/llama.h, `llama_ftype`), but for two
+rules about wv, whose bits cost little (docs/decisions/019): Q4_K_M has no less for it than Q4_K_S in the first layers,
+and the two-bit and one-bit mixes have Q3_K, not Q2_K, where few query heads share it.
 """
 
 from __future__ import annotations
@@ -35,15 +37,13 @@ class Mix:
     unweighted: Rule | None = None
 
 
-def _more_bits(more: TensorType, plain_70b: TensorType | None = None) -> Rule:
+def _more_bits(more: TensorType) -> Rule:
     """`more` for wv and w2 of the layers that suffer most."""
+    return lambda part, layer, config: more if part in ("wv", "w2") and _suffers(layer, config.n_layers) else None
 
-    def rule(part: str, layer: int, config: ModelConfig) -> TensorType | None:
-        if part in ("wv", "w2") and _suffers(layer, config.n_layers):
-            return more
-        return plain_70b if part == "wv" and _is_70b(config) else None
 
-    return rule
+def _q4_k_m(part: str, layer: int, config: ModelConfig) -> TensorType | None:
+    return _more_bits(types.Q6_K)(part, layer, config) or (_q4_k_s(part, layer, config) if part == "wv" else None)
 
 
 def _q3_k_s(part: str, layer: int, config: ModelConfig) -> TensorType | None:
@@ -98,7 +98,7 @@ def _iq1(part: str, layer: int, config: ModelConfig) -> TensorType | None:
 
 def _iq2(part: str, layer: int, config: ModelConfig) -> TensorType | None:
     if part == "wv":
-        return types.Q4_K if _shares_wv(config) else types.Q2_K
+        return types.Q4_K if _shares_wv(config) else types.Q3_K
     return types.Q2_K if part == "w2" and layer < config.n_layers // 8 else None
 
 
@@ -160,7 +160,7 @@ def _is_70b(config: ModelConfig) -> bool:
 MIXES = {
     mix.name: mix
     for mix in (
-        Mix("Q4_K_M", types.Q4_K, types.Q6_K, types.Q6_K, 15, _more_bits(types.Q6_K, plain_70b=types.Q5_K)),
+        Mix("Q4_K_M", types.Q4_K, types.Q6_K, types.Q6_K, 15, _q4_k_m),
         Mix("Q5_K_M", types.Q5_K, types.Q6_K, types.Q6_K, 17, _more_bits(types.Q6_K)),
         Mix("Q3_K_M", types.Q3_K, types.Q4_K, types.Q6_K, 12, _q3_k_m),
         Mix("Q3_K_L", types.Q3_K, types.Q5_K, types.Q6_K, 13, _q3_k_l),

@@ -100,6 +100,12 @@ def test_q4_k_m_is_llama_cpps() -> None:
     assert sum(t.nbytes for t in tensors.values()) == pytest.approx(4.92e9, rel=0.01)
 
 
+def test_q4_k_m_of_fewer_layers_has_no_less_for_wv_than_q4_k_s() -> None:
+    assert layers_of("llama-3.2-1b", "Q4_K_M", "wv", types.Q6_K) == [0, 1, 4, 7, 10, 13, 14, 15]
+    assert layers_of("llama-3.2-1b", "Q4_K_M", "wv", types.Q5_K) == [2, 3]
+    assert layers_of("llama-3.2-1b", "Q4_K_M", "w2", types.Q5_K) == []
+
+
 def test_tied_embeddings_are_treated_as_the_output() -> None:
     assert random_checkpoint("llama-3.2-1b", "Q4_K_M").tensors["tok_embeddings.weight"].type == types.Q6_K
 

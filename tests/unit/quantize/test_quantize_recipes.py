@@ -29,7 +29,7 @@ def test_every_known_name_gives_a_plan(name: str) -> None:
     assert kinds.keys() == LLAMA3.tensor_shapes().keys()
 
 
-# What llama-quantize makes: (recipe, config, tensor, type).
+# What llama-quantize makes, but for wv in IQ1 and IQ2: (recipe, config, tensor, type).
 FACTS = [
     ("Q2_K", LLAMA3, "layers.9.attention.wv", "Q4_K"),
     ("Q2_K", LLAMA2, "layers.9.attention.wv", "Q3_K"),
@@ -47,7 +47,9 @@ FACTS = [
     ("IQ1_S", LLAMA3, "layers.9.attention.wo", "IQ2_XXS"),
     ("IQ1_M", LLAMA3, "layers.3.feed_forward.w2", "Q2_K"),
     ("IQ2_XXS", LLAMA3, "layers.4.feed_forward.w2", "IQ2_XXS"),
-    ("IQ2_XXS", LLAMA2, "layers.4.attention.wv", "Q2_K"),
+    ("IQ2_XXS", LLAMA2, "layers.4.attention.wv", "Q3_K"),
+    ("IQ2_XXS", LLAMA3, "layers.4.attention.wv", "Q4_K"),
+    ("IQ1_M", LLAMA2, "layers.4.attention.wv", "Q3_K"),
     ("IQ2_S", LLAMA3, "layers.9.feed_forward.w1", "IQ2_XS"),
     ("IQ2_S", LLAMA3, "layers.9.attention.wo", "IQ3_S"),
     ("IQ2_M", LLAMA3, "layers.9.feed_forward.w1", "IQ2_S"),
