@@ -35,7 +35,8 @@ class Layer(nn.Module):
         self.gate_up = nn.Parameter(_matrix(2 * config.ffn_dim, config.dim))
         self.down = nn.Parameter(torch.zeros(config.dim, config.ffn_dim))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, where: Tensor | None = None) -> Tensor:
+        """x (B, T, D) -> the same; with `where`, (N, D) at those of the B*T positions."""
         batch, length, width = x.shape
         rotated = self.heads + self.kv_heads
         h = F.rms_norm(x, (width,), self.attention_norm, self.eps)
@@ -44,7 +45,10 @@ class Layer(nn.Module):
         mixed = F.scaled_dot_product_attention(
             qk[:, : self.heads], qk[:, self.heads :], qkv[:, rotated:], is_causal=True, enable_gqa=True
         )
-        x = x + F.linear(mixed.transpose(1, 2).reshape(batch, length, -1), self.output)
+        mixed = mixed.transpose(1, 2).reshape(batch, length, -1)  # (B, T, H*E)
+        if where is not None:
+            mixed, x = mixed.flatten(0, 1)[where], x.flatten(0, 1)[where]
+        x = x + F.linear(mixed, self.output)
         h = F.rms_norm(x, (width,), self.ffn_norm, self.eps)
         gate, up = F.linear(h, self.gate_up).chunk(2, dim=-1)  # (B, T, F) each
         return x + F.linear(F.silu(gate) * up, self.down)
@@ -65,13 +69,16 @@ class Network(nn.Module):
 
     def forward(self, ids: Tensor, where: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of the cross-entropies, in nats. ids (B, T); `where` (N) indexes the B*T positions whose
-        next token counts, `targets` and `weights` (N). Logits are computed for those alone."""
+        next token counts, `targets` and `weights` (N). Logits, and most of the last layer, are computed for those
+        alone."""
         length = ids.shape[1]
         cos, sin = self.cos[:length], self.sin[:length]
         x = F.embedding(ids, self.embeddings)
-        for layer in self.layers:
+        *before, last = self.layers
+        for layer in before:
             x = layer(x, cos, sin)
-        x = F.rms_norm(x.flatten(0, 1)[where], (x.shape[-1],), self.norm, self.config.norm_eps)  # (N, D)
+        x = last(x, cos, sin, where)  # (N, D)
+        x = F.rms_norm(x, (x.shape[-1],), self.norm, self.config.norm_eps)
         return F.cross_entropy(F.linear(x, self.embeddings).float(), targets, reduction="none") @ weights
 
     def matrices(self) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
 
 
 def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
-    shares = {"stories": 0.18, "questions": 0.50, "arithmetic": 0.15, "talk": 0.17}
+    shares = {"stories": 0.18, "questions": 0.46, "arithmetic": 0.13, "talk": 0.23}
     turns = (3, 4, 5, 6, 7, 8)
     return (
         StagePlan(

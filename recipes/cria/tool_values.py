@@ -90,7 +90,7 @@ def _text(rng: random.Random, name: str, rest: str, setting: Setting) -> str:
         "code": lambda: _until(split, lambda: _code(rng)),
         "email": lambda: _email(rng, split),
         "file": lambda: f"{words.word(rng, 'en', split).lower()}.{rng.choice(rest.split(','))}",
-        "joke": lambda: rng.choice(phrases("both", f"jokes_{setting.user}")),
+        "joke": lambda: rng.choice(phrases(f"jokes_{setting.user}")),
     }
     return made[name]()
 
@@ -109,7 +109,7 @@ def _email(rng: random.Random, split: Split) -> str:
 
 
 def _free_text(rng: random.Random, setting: Setting) -> str:
-    return rng.choice(phrases("both", f"texts_{setting.user}")).format(
+    return rng.choice(phrases(f"texts_{setting.user}")).format(
         thing=words.thing(rng, setting.user, setting.split),
         person=words.name(rng, setting.user, setting.split),
         place=words.place(rng, setting.user, setting.split),

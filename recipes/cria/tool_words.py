@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import yaml
 
-from recipes.cria.conversation import Split
-
 WORD_LISTS = Path(__file__).parent / "word_lists"
-Section = Split | Literal["both"]
 
 
 @cache
-def phrases(section: Section, name: str) -> tuple[str, ...]:
+def phrases(name: str) -> tuple[str, ...]:
     """Alternatives, which "|" stands between."""
-    return alternatives(_sections()[section][name])
+    return alternatives(_lists()[name])
 
 
 @cache
-def entries(section: Section, name: str) -> tuple[tuple[str, ...], ...]:
+def entries(name: str) -> tuple[tuple[str, ...], ...]:
     """A list of words: (word, Chinese) or (word, Chinese, kind of value)."""
-    return tuple(tuple(entry.strip().split("=", 2)) for entry in _sections()[section][name].split(","))
+    return tuple(tuple(entry.strip().split("=", 2)) for entry in _lists()[name].split(","))
 
 
 def alternatives(text: str) -> tuple[str, ...]:
@@ -37,8 +33,5 @@ def read_yaml(name: str) -> dict[str, dict[str, object]]:
 
 
 @cache
-def _sections() -> dict[str, dict[str, str]]:
-    return {
-        section: {name: str(text) for name, text in lists.items()}
-        for section, lists in read_yaml("tools_words.yaml").items()
-    }
+def _lists() -> dict[str, str]:
+    return {name: str(text) for name, text in read_yaml("tools_words.yaml").items()}

@@ -3,6 +3,9 @@
 Real ones come from `word_lists/`, made ones from syllables. Whether a word is for training or held out is a property of
 the word itself (a hash), so no other list has to be kept, and a word never changes sides when a list grows. Of a thing,
 only the noun counts: no training text has the noun of a held-out thing as its subject, in any colour.
+
+Some of training's things and animals are made up too. A model that only ever saw two hundred nouns learns those, and
+says the likeliest of them; one that meets new ones all the time has to copy.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from recipes.cria.conversation import Language, Split
 ThingKind = Literal["hard", "soft", "food", "nature"]
 THING_KINDS: tuple[ThingKind, ...] = ("hard", "soft", "food", "nature")
 HELD_OUT_SHARE = 10  # one word in so many is held out
+MADE_UP_SHARE = 0.35  # of training's things and animals
 _WORD_LISTS = Path(__file__).parent / "word_lists"
 
 
@@ -61,6 +65,8 @@ def place(rng: random.Random, language: Language, split: Split) -> str:
 
 def animal(rng: random.Random, language: Language, split: Split) -> str:
     """A kind of animal, in one or two words."""
+    if split == "train" and rng.random() < MADE_UP_SHARE:
+        return _noun(rng, language)
     return rng.choice(_side(language, "animals", split))
 
 
@@ -73,9 +79,12 @@ def any_thing(
     rng: random.Random, language: Language, split: Split, kinds: tuple[ThingKind, ...] = THING_KINDS
 ) -> Thing:
     """`thing`, with what a story has to know of it. Kinds are as likely as they have words."""
+    made_up = split == "train" and rng.random() < MADE_UP_SHARE
     pairs = [(kind, noun) for kind in kinds for noun in _things(language, kind, split)]
     kind, entry = rng.choice(pairs)
     measure, _, noun = entry.rpartition("|")
+    if made_up:
+        noun = _noun(rng, language)
     if rng.random() < 0.5:
         return Thing(noun, noun, kind, measure)
     fitting = [a for a in _list(language, "adjectives.any") + _list(language, f"adjectives.{kind}") if a not in noun]
@@ -88,6 +97,7 @@ def word(rng: random.Random, language: Language, split: Split) -> str:
     return _until(split, lambda: _made_word(rng, language))
 
 
+@cache
 def chinese_characters() -> frozenset[str]:
     """Every character that a Chinese name, place, word, thing or animal is made of, on either side."""
     entries = (entry.rpartition("|")[2].replace("{}", "") for entries in _lists("zh").values() for entry in entries)
@@ -140,6 +150,31 @@ def _made_word(rng: random.Random, language: Language) -> str:
         return "".join(rng.sample(_list("zh", "word.characters"), rng.choice((2, 2, 3))))
     middle = rng.choice(_list("en", "word.middle")) if rng.random() < 0.5 else ""
     return rng.choice(_list("en", "word.first")) + middle + rng.choice(_list("en", "word.last"))
+
+
+def _noun(rng: random.Random, language: Language) -> str:
+    """A noun that nobody knows, and of training: parts of two English words, or any Chinese characters."""
+    if language == "zh":
+        return _until("train", lambda: "".join(rng.sample(_characters(), rng.choice((1, 2, 2, 2, 3)))))
+
+    def make() -> str:
+        first, last = rng.choice(_nouns()), rng.choice(_nouns())
+        return first[: rng.randint(1, len(first) - 1)] + last[rng.randint(1, len(last) - 1) :]
+
+    while not 3 <= len(noun := _until("train", make)) <= 9 or noun in _nouns():
+        pass
+    return noun
+
+
+@cache
+def _characters() -> tuple[str, ...]:
+    return tuple(sorted(chinese_characters()))
+
+
+@cache
+def _nouns() -> tuple[str, ...]:
+    lists = ("animals", *(f"things.{kind}" for kind in THING_KINDS))
+    return tuple(noun for name in lists for noun in _list("en", name) if noun.isalpha())
 
 
 def _until(split: Split, make: Callable[[], str]) -> str:

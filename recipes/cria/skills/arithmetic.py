@@ -45,6 +45,7 @@ class Sum:
 # {a} and {b} are the numbers. Signs as people type them.
 _ASK: dict[tuple[Language, Sign], tuple[str, ...]] = {
     ("en", "+"): (
+        "Could you tell me how much {a} + {b} is?", "What do {a} and {b} make together?", "So, {a} plus {b}?",
         "What is {a} + {b}?", "{a} + {b} = ?", "{a}+{b}", "{a} + {b}", "{a} plus {b}", "What is {a} plus {b}?",
         "Add {a} and {b}.", "How much is {a} + {b}?", "Calculate {a} + {b}.", "What's {a}+{b}?", "{a}+{b}=",
         "Can you add {a} and {b}?", "Tell me the sum of {a} and {b}.", "Please compute {a} + {b}.",
@@ -52,6 +53,7 @@ _ASK: dict[tuple[Language, Sign], tuple[str, ...]] = {
         "There are {a} llamas in the field and {b} in the barn. How many llamas are there?",
     ),
     ("en", "-"): (
+        "Could you tell me how much {a} - {b} is?", "What is left of {a} minus {b}?", "So, {a} minus {b}?",
         "What is {a} - {b}?", "{a} - {b} = ?", "{a}-{b}", "{a} - {b}", "{a} minus {b}", "What is {a} minus {b}?",
         "Subtract {b} from {a}.", "How much is {a} - {b}?", "Calculate {a} - {b}.", "What's {a}-{b}?", "{a}-{b}=",
         "Take {b} away from {a}.", "Please compute {a} - {b}.",
@@ -59,44 +61,36 @@ _ASK: dict[tuple[Language, Sign], tuple[str, ...]] = {
         "There were {a} birds and {b} flew away. How many are left?",
     ),
     ("en", "*"): (
+        "Could you tell me how much {a} times {b} is?", "So, {a} times {b}?", "Give me {a} * {b}.",
         "What is {a} * {b}?", "{a} * {b} = ?", "{a}*{b}", "{a} times {b}", "What is {a} times {b}?", "{a} x {b}",
         "Multiply {a} by {b}.", "How much is {a} x {b}?", "Calculate {a} * {b}.", "What's {a} times {b}?",
         "Please compute {a} x {b}.", "There are {a} bags with {b} apples each. How many apples are there?",
     ),
     ("zh", "+"): (
+        "你知道{a}+{b}是多少吗？", "{a}加上{b}呢？", "告诉我{a}加{b}的结果。",
         "{a}+{b}等于多少？", "{a}+{b}=？", "{a}+{b}", "{a}加{b}", "{a}加{b}等于几？", "{a}加{b}是多少？",
         "算一下{a}+{b}。", "请计算{a}加{b}。", "{a} + {b}", "{a}和{b}的和是多少？", "帮我算{a}+{b}。", "{a}+{b}=",
         "我有{a}个苹果，又得到{b}个，一共有几个？", "草地上有{a}只羊驼，又来了{b}只，一共有几只？",
     ),
     ("zh", "-"): (
+        "你知道{a}-{b}是多少吗？", "{a}减{b}呢？", "告诉我{a}减{b}的结果。",
         "{a}-{b}等于多少？", "{a}-{b}=？", "{a}-{b}", "{a}减{b}", "{a}减{b}等于几？", "{a}减{b}是多少？",
         "算一下{a}-{b}。", "请计算{a}减{b}。", "{a} - {b}", "{a}减去{b}是多少？", "帮我算{a}-{b}。", "{a}-{b}=",
         "我有{a}个苹果，送出{b}个，还剩几个？", "树上有{a}只鸟，飞走了{b}只，还剩几只？",
     ),
     ("zh", "*"): (
+        "你知道{a}×{b}是多少吗？", "{a}乘{b}呢？", "告诉我{a}乘{b}的结果。",
         "{a}×{b}等于多少？", "{a}*{b}=？", "{a}×{b}", "{a}乘{b}", "{a}乘以{b}等于几？", "{a}乘{b}是多少？",
         "算一下{a}×{b}。", "请计算{a}乘{b}。", "{a} * {b}", "帮我算{a}乘以{b}。",
         "有{a}个袋子，每个袋子里有{b}个苹果，一共有几个？",
     ),
 }  # fmt: skip
-_ASK_HELD_OUT: dict[tuple[Language, Sign], tuple[str, ...]] = {
-    ("en", "+"): (
-        "Could you tell me how much {a} + {b} is?",
-        "What do {a} and {b} make together?",
-        "So, {a} plus {b}?",
-    ),
-    ("en", "-"): ("Could you tell me how much {a} - {b} is?", "What is left of {a} minus {b}?", "So, {a} minus {b}?"),
-    ("en", "*"): ("Could you tell me how much {a} times {b} is?", "So, {a} times {b}?", "Give me {a} * {b}."),
-    ("zh", "+"): ("你知道{a}+{b}是多少吗？", "{a}加上{b}呢？", "告诉我{a}加{b}的结果。"),
-    ("zh", "-"): ("你知道{a}-{b}是多少吗？", "{a}减{b}呢？", "告诉我{a}减{b}的结果。"),
-    ("zh", "*"): ("你知道{a}×{b}是多少吗？", "{a}乘{b}呢？", "告诉我{a}乘{b}的结果。"),
-}
 _SIGNS = {"+": "+", "-": "-", "*": "×"}
 
 
 def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
     made = _draw(rng, split)
-    phrasings = (_ASK if split == "train" else _ASK_HELD_OUT)[language, made.sign]
+    phrasings = _ASK[language, made.sign]
     phrasing = rng.choice(phrasings)
     if made.result < 0 and phrasing.endswith(
         (" left?", "还剩几个？", "还剩几只？")

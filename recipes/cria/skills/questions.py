@@ -3,9 +3,11 @@
 A family is one fact: many ways to ask for it and one answer, in each language. Patterns like "{What is|Define} RoPE"
 stand for all their readings. Training gets those, as people type them: without a question mark, in lower case, with a
 greeting, without some small words, or turned into another sentence. The last matters most: if "I want to" stood in the
-patterns of a few families only, a small model would take it for their topic. Evaluation gets the family's three
-held-out phrasings as they are. That no pattern yields one, in whatever case and punctuation, is checked when the files
-are read; and what is added to a pattern's reading is taken off again where it happens to make one.
+patterns of a few families only, a small model would take it for their topic. One reading in ten is held out, by a hash
+of its letters, and what is added to another is taken off again where it happens to make a held-out one.
+
+A family's `own_words` is a phrasing that no pattern yields, which is checked when the files are read. Nothing is
+trained on it: it tells how far understanding goes beyond the patterns.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ from typing import Any
 import yaml
 
 from pronk.text.messages import Message
+from recipes.cria import words
 from recipes.cria.conversation import LANGUAGES, Exchange, Language, Split
 
 FOLDER = Path(__file__).parents[1] / "questions"
-HELD_OUT = 3  # phrasings a family and language
 MAX_READINGS = 5000  # of one pattern: more is a slip, and slow to check
 
 _CHOICE = re.compile(r"\{([^{}]*)\}")
@@ -65,7 +67,7 @@ class Wording:
     """A family in one language. An answer is right if it has one string of each group of `facts`, in any case."""
 
     ask: tuple[Pattern, ...]
-    held_out: tuple[str, ...]
+    own_words: str
     answer: str
     facts: tuple[tuple[str, ...], ...]
 
@@ -78,14 +80,26 @@ class Family:
 
 def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
     """A question and its answer. `expect` has the family's id and facts."""
-    family = rng.choice(families())
-    wording = family.wordings[language]
+    while True:
+        family = rng.choice(families())
+        asked = rng.choice(family.wordings[language].ask).draw(rng)
+        if _split_of(asked) == split:
+            break
     if split == "held_out":
-        question = rng.choice(wording.held_out)
-    else:
-        asked = rng.choice(wording.ask).draw(rng)
-        typed = _typed(rng, _loosened(rng, _reframed(rng, asked, language), language), language)
-        question = asked if _fold(typed) in _held_out(language) else typed
+        return _answered(family, language, _punctuated(asked, language))
+    typed = _typed(rng, _loosened(rng, _reframed(rng, asked, language), language), language)
+    is_trained = _split_of(typed) == "train" and _fold(typed) not in _all_own_words(language)
+    return _answered(family, language, typed if is_trained else asked)
+
+
+def in_own_words(rng: random.Random, language: Language) -> Exchange:
+    """A question as no pattern has it."""
+    family = rng.choice(families())
+    return _answered(family, language, family.wordings[language].own_words)
+
+
+def _answered(family: Family, language: Language, question: str) -> Exchange:
+    wording = family.wordings[language]
     return Exchange(
         skill="questions",
         language=language,
@@ -105,8 +119,18 @@ def families() -> tuple[Family, ...]:
 
 
 @cache
-def _held_out(language: Language) -> frozenset[str]:
-    return frozenset(_fold(text) for family in families() for text in family.wordings[language].held_out)
+def _all_own_words(language: Language) -> frozenset[str]:
+    return frozenset(_fold(family.wordings[language].own_words) for family in families())
+
+
+def _split_of(text: str) -> Split:
+    return words.split_of(_fold(text))
+
+
+def _punctuated(text: str, language: Language) -> str:
+    if language == "en":
+        return text + ("?" if _QUESTION.match(text) else "")
+    return text + ("？" if _QUESTION_ZH.search(text) else "")
 
 
 # Reading
@@ -133,23 +157,19 @@ def _family(entry: Any, place: str) -> Family:
 
 
 def _wording(entry: Any, name: str) -> Wording:
-    keys = {"ask", "held_out", "answer", "facts"}
+    keys = {"ask", "own_words", "answer", "facts"}
     if not isinstance(entry, dict) or set(entry) != keys:
         raise ValueError(f"{name} has {list(entry) if isinstance(entry, dict) else entry!r}, expected {sorted(keys)}")
-    ask, held_out = _strings(entry["ask"], f"{name}, ask"), _strings(entry["held_out"], f"{name}, held_out")
+    ask = _strings(entry["ask"], f"{name}, ask")
+    (own_words,) = _strings([entry["own_words"]], f"{name}, own_words")
     (answer,) = _strings([entry["answer"]], f"{name}, answer")
     if not isinstance(entry["facts"], list):
         raise ValueError(f"{name} has facts {entry['facts']!r}, expected a list of lists of strings")
     facts = tuple(_strings(group, f"{name}, facts") for group in entry["facts"])
-    if len(held_out) != HELD_OUT or not ask or not facts:
-        raise ValueError(
-            f"{name} has {len(ask)} ask, {len(held_out)} held_out and {len(facts)} facts, "
-            f"expected exactly {HELD_OUT} held_out and some of the others"
-        )
     for group in facts:
         if not any(text.lower() in answer.lower() for text in group):
             raise ValueError(f"{name} expects the fact {' or '.join(group)!r}, which its answer does not have")
-    return Wording(tuple(_pattern(source, name) for source in ask), held_out, answer, facts)
+    return Wording(tuple(_pattern(source, name) for source in ask), own_words, answer, facts)
 
 
 def _strings(entry: Any, name: str) -> tuple[str, ...]:
@@ -177,23 +197,23 @@ def _tidy(text: str) -> str:
 
 
 def check(found: Sequence[Family]) -> None:
-    """ValueError if two families share an id or a phrasing, or a pattern yields a held-out one."""
+    """ValueError if two families share an id or a phrasing, or a pattern yields somebody's own words."""
     if repeated := _repeated(family.id for family in found):
         raise ValueError(f"{repeated} is the id of two families")
     for language in LANGUAGES:
-        held_out: dict[str, str] = {}
+        own_words: dict[str, str] = {}
         for family in found:
-            for text in family.wordings[language].held_out:
-                if owner := held_out.get(form := _fold(text)):
-                    raise ValueError(f"{family.id} ({language}) has the held_out {text!r}, and so has {owner}")
-                held_out[form] = family.id
+            text = family.wordings[language].own_words
+            if owner := own_words.get(form := _fold(text)):
+                raise ValueError(f"{family.id} ({language}) has the own_words {text!r}, and so has {owner}")
+            own_words[form] = family.id
         owners: dict[str, str] = {}
         for family in found:
             for pattern in family.wordings[language].ask:
                 for form in map(_fold, pattern.readings()):
-                    if form in held_out:
+                    if form in own_words:
                         raise ValueError(
-                            f"{family.id} ({language}): {pattern.source!r} yields a held_out of {held_out[form]}"
+                            f"{family.id} ({language}): {pattern.source!r} yields the own_words of {own_words[form]}"
                         )
                     if (owner := owners.setdefault(form, family.id)) != family.id:
                         raise ValueError(f"{family.id} ({language}): {pattern.source!r} is asked by {owner}, too")
@@ -330,8 +350,8 @@ def _loosened(rng: random.Random, text: str, language: Language) -> str:
     if rng.random() >= 0.25:
         return text
     between, loose = (" ", _LOOSE) if language == "en" else ("", _LOOSE_ZH)
-    words = text.split(" ") if language == "en" else list(text)
-    return between.join(word for word in words if word.lower() not in loose or rng.random() < 0.5) or text
+    said = text.split(" ") if language == "en" else list(text)
+    return between.join(word for word in said if word.lower() not in loose or rng.random() < 0.5) or text
 
 
 _GREETINGS = ("Hi, ", "Hello, ", "Hey, ", "Hi! ", "Hello! ", "OK, ")
@@ -386,12 +406,12 @@ def _lower_first(text: str) -> str:
 
 def _mistyped(rng: random.Random, text: str) -> str:
     """Two neighbouring letters inside one plain word change places."""
-    words = text.split(" ")
-    plain = [index for index, word in enumerate(words) if len(word) > 4 and word.isalpha() and word.islower()]
+    typed = text.split(" ")
+    plain = [index for index, word in enumerate(typed) if len(word) > 4 and word.isalpha() and word.islower()]
     if not plain:
         return text
     index = rng.choice(plain)
-    word = words[index]
+    word = typed[index]
     at = rng.randrange(1, len(word) - 2)
-    words[index] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
-    return " ".join(words)
+    typed[index] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+    return " ".join(typed)

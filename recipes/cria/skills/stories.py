@@ -28,6 +28,7 @@ WORDS = (45, 105)  # an English story's length
 CHARACTERS = (70, 165)  # a Chinese story's length
 LLAMAS = ("llama", "cria", "alpaca", "羊驼")  # what a model of this name is asked about most
 ELDERS = ("爷爷", "奶奶")
+TRIES = 30  # of telling one wish; a made-up noun may be a word that every plot has
 PRONOUNS = {
     "she": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
     "he": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
@@ -119,15 +120,14 @@ class Book:
 
 def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
     """A request and its story; sometimes then another one, or a question about it."""
-    first = _wish(rng, language, split)
-    cast, told = _tell(rng, language, split, first)
+    first, cast, told = _story(rng, language, split)
     messages = [Message("user", _request(rng, language, split, first)), Message("assistant", told)]
     expect = _expect(first)
     turn = rng.random()
     if turn < 0.14:
-        wish = _wish(rng, language, split)
+        wish, _, told = _story(rng, language, split)
         messages.append(Message("user", _request(rng, language, split, wish, again=True)))
-        messages.append(Message("assistant", _tell(rng, language, split, wish)[1]))
+        messages.append(Message("assistant", told))
         expect = _expect(wish)
     elif turn < 0.3:
         question, answer, expect = _recall(rng, language, split, cast)
@@ -137,7 +137,18 @@ def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
 
 def prose(rng: random.Random, language: Language) -> str:
     """A story of the train split that nobody asked for; half of them begin at once, without presenting anybody."""
-    return _tell(rng, language, "train", Wish(mood=rng.choice(MOODS)), presented=rng.random() < 0.5)[1]
+    presented = rng.random() < 0.5
+    while (told := _tell(rng, language, "train", Wish(mood=rng.choice(MOODS)), presented=presented)) is None:
+        pass
+    return told[1]
+
+
+def _story(rng: random.Random, language: Language, split: Split) -> tuple[Wish, Cast, str]:
+    """A wish that can be told, and its story."""
+    while True:
+        wish = _wish(rng, language, split)
+        if told := _tell(rng, language, split, wish):
+            return wish, *told
 
 
 # What is asked.
@@ -282,14 +293,15 @@ def _expectation(answer: str, names: list[str], objects: list[str]) -> dict[str,
 
 def _tell(
     rng: random.Random, language: Language, split: Split, wish: Wish, *, presented: bool = True
-) -> tuple[Cast, str]:
-    while True:
+) -> tuple[Cast, str] | None:
+    for _ in range(TRIES):
         cast = _cast(rng, language, split, wish)
         plots = _fitting(language, cast)
         told = _render(rng, language, rng.choice(plots), cast, presented) if plots else []
         text = _sentences(language, told)
         if told and _is_good(language, told, text) and all(word in text for word in wish.required()):
             return cast, text
+    return None
 
 
 def _cast(rng: random.Random, language: Language, split: Split, wish: Wish) -> Cast:

@@ -20,13 +20,13 @@ def entry(name: str = "llama.what", topic: str = "llama") -> dict[str, Any]:
         "id": name,
         "en": {
             "ask": [f"{{What is|Define}} {{a|the}} {topic}", f"{topic} meaning"],
-            "held_out": [f"The {topic}?", f"So the {topic} would be?", f"Say what you know of the {topic}."],
+            "own_words": f"So the {topic} would be?",
             "answer": "It is an animal.",
             "facts": [["animal", "beast"]],
         },
         "zh": {
             "ask": [f"{{什么是|解释}}{topic}"],
-            "held_out": [f"{topic}呢？", f"{topic}到底是啥？", f"说说{topic}。"],
+            "own_words": f"{topic}到底是啥？",
             "answer": "是一种动物。",
             "facts": [["动物"]],
         },
@@ -55,7 +55,6 @@ def test_all_files_are_sound() -> None:
     assert families() is families()
     for family in families():
         for wording in family.wordings.values():
-            assert len(wording.held_out) == 3
             assert all(any(text.lower() in wording.answer.lower() for text in group) for group in wording.facts)
 
 
@@ -66,16 +65,12 @@ def test_good_families_are_accepted(tmp_path: Path) -> None:
     read_and_check(tmp_path, entry(), entry("alpaca.what", "alpaca"))
 
 
-def two_held_out(family: dict[str, Any]) -> None:
-    family["en"]["held_out"].pop()
+def no_own_words(family: dict[str, Any]) -> None:
+    del family["en"]["own_words"]
 
 
-def same_held_out_twice(family: dict[str, Any]) -> None:
-    family["en"]["held_out"][0] = "So the LLAMA would be"
-
-
-def held_out_producible(family: dict[str, Any]) -> None:
-    family["en"]["held_out"][0] = "what is the LLAMA?"
+def own_words_of_a_pattern(family: dict[str, Any]) -> None:
+    family["en"]["own_words"] = "what is the LLAMA?"
 
 
 def fact_not_in_the_answer(family: dict[str, Any]) -> None:
@@ -101,9 +96,8 @@ def number_for_a_text(family: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        two_held_out,
-        same_held_out_twice,
-        held_out_producible,
+        no_own_words,
+        own_words_of_a_pattern,
         fact_not_in_the_answer,
         facts_not_nested,
         nested_braces,
@@ -126,11 +120,11 @@ def test_two_families_do_not_share_an_id_or_a_phrasing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"alpaca\.what .*什么是LLAMA.* is asked by llama\.what"):
         read_and_check(tmp_path, entry(), other)
     other["zh"]["ask"].pop()
-    other["en"]["held_out"][2] = "The llama."
-    with pytest.raises(ValueError, match=r"alpaca\.what .* held_out .* so has llama\.what"):
+    other["en"]["own_words"] = "So the LLAMA would be"
+    with pytest.raises(ValueError, match=r"alpaca\.what .* own_words .* so has llama\.what"):
         read_and_check(tmp_path, entry(), other)
-    other["en"]["held_out"][2] = "llama, meaning?"
-    with pytest.raises(ValueError, match=r"llama\.what .* yields a held_out of alpaca\.what"):
+    other["en"]["own_words"] = "llama, meaning?"
+    with pytest.raises(ValueError, match=r"llama\.what .* yields the own_words of alpaca\.what"):
         read_and_check(tmp_path, entry(), other)
 
 
@@ -152,14 +146,33 @@ def test_an_exchange_asks_and_answers(language: Language, split: Split) -> None:
         assert user.content == user.content.strip()
         assert "{" not in user.content
         assert "  " not in user.content
-        assert (user.content in wording.held_out) == (split == "held_out")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_training_never_sees_a_held_out_phrasing(language: Language) -> None:
-    held_out = {fold(text) for family in families() for text in family.wordings[language].held_out}
-    assert held_out.isdisjoint(fold(text) for text in samples(language, "train", 5000))
-    assert held_out.issuperset(fold(text) for text in samples(language, "held_out", 300))
+    train = {fold(text) for text in samples(language, "train", 5000)}
+    held_out = {fold(text) for text in samples(language, "held_out", 1000)}
+    own_words = {fold(family.wordings[language].own_words) for family in families()}
+    assert len(held_out) > 500
+    assert train.isdisjoint(held_out | own_words)
+    assert held_out.isdisjoint(own_words)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_family_is_asked_about_in_both_splits(language: Language) -> None:
+    for split in ("train", "held_out"):
+        rng = random.Random(6)
+        asked = {exchange(rng, language, split).expect["family"] for _ in range(12_000)}
+        assert asked == {family.id for family in families()}
+
+
+def test_own_words_are_asked_as_they_stand() -> None:
+    by_id = {family.id: family for family in families()}
+    rng = random.Random(7)
+    for _ in range(50):
+        found = questions.in_own_words(rng, "zh")
+        wording = by_id[found.expect["family"]].wordings["zh"]
+        assert [message.content for message in found.messages] == [wording.own_words, wording.answer]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -204,20 +217,20 @@ def test_a_question_becomes_another_sentence(language: Language, asked: str, exp
     assert bool(expected) == (len(found) > 1)
 
 
-def test_a_sentence_that_becomes_a_held_out_one_stays_as_it_was(
+def test_a_sentence_that_becomes_somebodys_own_words_stays_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = entry()
     family["en"]["ask"] = ["llama wool"]
-    family["en"]["held_out"][:2] = ["Tell me about llama wool.", "Hi, llama meaning!"]
+    family["en"]["own_words"] = "Tell me about llama wool."
     (tmp_path / "families.yaml").write_text(yaml.safe_dump([family], allow_unicode=True), "utf-8")
     monkeypatch.setattr(questions, "FOLDER", tmp_path)
     families.cache_clear()
-    questions._held_out.cache_clear()
+    questions._all_own_words.cache_clear()
     try:
         asked = set(samples("en", "train", 2000))
     finally:
         families.cache_clear()
-        questions._held_out.cache_clear()
-    assert {fold(text) for text in family["en"]["held_out"]}.isdisjoint(fold(text) for text in asked)
+        questions._all_own_words.cache_clear()
+    assert "tellmeaboutllamawool" not in {fold(text) for text in asked}
     assert "Help me with llama wool." in asked

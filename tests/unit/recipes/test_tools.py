@@ -15,7 +15,6 @@ from recipes.cria.conversation import LANGUAGES, Exchange, Language, Split
 from recipes.cria.skills import tools
 from recipes.cria.tool_functions import SPLITS, Function, FunctionTool, written_functions
 from recipes.cria.tool_values import choices
-from recipes.cria.tool_words import entries, phrases
 
 TYPES: dict[str, tuple[type, ...]] = {"string": (str,), "integer": (int,), "number": (int, float), "boolean": (bool,)}
 CASES = [(language, split) for language in LANGUAGES for split in SPLITS]
@@ -93,32 +92,17 @@ def test_a_toolbox_serves_several_exchanges() -> None:
         tools.exchange(rng, "en", "train", (Tool("look"),))
 
 
-def test_lists_share_nothing() -> None:
+def test_written_functions_share_nothing() -> None:
     def parts(split: Split) -> dict[str, set[str]]:
         functions = written_functions(split)
         slots = [slot for function in functions for slot in function.slots]
-        own = {name for slot in slots for name in slot.names}
-        listed = {
-            name: {entry[0] for entry in entries(split, name)}
-            for name in ("verbs", "nouns", "query_verbs", "attributes", "keys", "parameters", "modifiers")
-        }
         kinds = [slot.kind for slot in slots] + [kind for function in functions for kind in function.result.values()]
-        wordings = ("do_frames", "ask_frames", "thanks", "hello", "bye", "errors", "query_asks", "query_dos")
         return {
             "domains": {function.domain for function in functions},
-            "verbs": {verb for function in functions for verb in function.verbs} | listed["verbs"],
-            "query verbs": listed["query_verbs"],
-            "nouns": {noun for function in functions for noun in function.nouns} | listed["nouns"],
-            "attributes": listed["attributes"],
-            "parameters": own | listed["parameters"] | listed["keys"] | listed["nouns"],
-            "modifiers": listed["modifiers"],
+            "verbs": {verb for function in functions for verb in function.verbs},
+            "nouns": {noun for function in functions for noun in function.nouns},
+            "parameters": {name for slot in slots for name in slot.names},
             "choices": {text for kind in kinds if kind.startswith("choice") for text in choices(kind, "en")},
-            "wordings": {
-                phrase
-                for name in (*wordings, "action_phrases")
-                for language in LANGUAGES
-                for phrase in phrases(split, f"{name}_{language}")
-            },
         }
 
     train, held_out = parts("train"), parts("held_out")
@@ -131,11 +115,13 @@ def test_samples_share_nothing() -> None:
         exchanges = [exchange for language in LANGUAGES for exchange in samples(language, split)]
         offered = [tool for exchange in exchanges for tool in exchange.tools]
         return {
-            "requests": {exchange.messages[0].content for exchange in exchanges},
+            "requests": {e.messages[0].content for e in exchanges if e.expect["case"] != "talk"},
             "tools": {tool.name for tool in offered},
-            "parameters": {name for tool in offered for name in properties(tool)},
             "values": {
-                value for _, _, found in called(split) for value in found.values() if not isinstance(value, bool)
+                value
+                for _, tool, found in called(split)
+                for name, value in found.items()
+                if "enum" not in properties(tool)[name] and not isinstance(value, bool)
             },
         }
 

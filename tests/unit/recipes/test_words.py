@@ -50,6 +50,23 @@ def test_a_held_out_noun_is_held_out_in_every_colour(language: Language) -> None
         assert (thing.measure != "") == (language == "zh")
 
 
+@by_language
+def test_training_meets_nouns_of_no_list(language: Language) -> None:
+    """And evaluation none: what is held out is real."""
+    rng = random.Random(4)
+    listed = {
+        entry.rpartition("|")[2]
+        for name, entries in words._lists(language).items()
+        if name == "animals" or name.startswith("things.")
+        for entry in entries
+    }
+    for split, expected in (("train", words.MADE_UP_SHARE), ("held_out", 0.0)):
+        nouns = [words.any_thing(rng, language, split).noun for _ in range(1000)]
+        nouns += [words.animal(rng, language, split) for _ in range(1000)]
+        made_up = sum(noun not in listed for noun in nouns) / len(nouns)
+        assert made_up == pytest.approx(expected, abs=0.05 if expected else 0)
+
+
 def test_every_list_has_both_sides() -> None:
     for language in LANGUAGES:
         for kind in words.THING_KINDS:
