@@ -1,5 +1,6 @@
 // Many rows of x: register tiles of 6 rows of x by 32 weight rows over a panel. A lane is a weight row; four bytes of x
-// are broadcast to all lanes, and vpdpbusd adds four products in each.
+// are broadcast to all lanes, and vpdpbusd adds four products in each. Its unsigned side is x plus 128: what that adds is
+// the same for all rows of x, so the accumulators start at it, by a load.
 //
 // The panel is packed piece by piece (512 values of k), and while a piece lies in the L1 cache all rows of x pass over
 // it; between pieces the sums of each value wait in scratch memory.
@@ -23,7 +24,7 @@ inline __m512i broadcast_word(const void* p) {
 
 // c[t] += the products of words * 4 values of k.
 template <int kTokens>
-inline __attribute__((always_inline)) void add_words(const std::uint8_t* values, const std::int8_t* a,
+inline __attribute__((always_inline)) void add_words(const std::int8_t* values, const std::uint8_t* a,
                                                      std::int64_t stride, int words, __m512i (&c)[kTokens][2]) {
 #pragma GCC unroll 8
   for (int word = 0; word < words; ++word) {
@@ -31,21 +32,21 @@ inline __attribute__((always_inline)) void add_words(const std::uint8_t* values,
 #pragma GCC unroll 6
     for (int t = 0; t < kTokens; ++t) {
       const __m512i four = broadcast_word(a + t * stride + 4 * word);
-      c[t][0] = _mm512_dpbusd_epi32(c[t][0], left, four);
-      c[t][1] = _mm512_dpbusd_epi32(c[t][1], right, four);
+      c[t][0] = _mm512_dpbusd_epi32(c[t][0], four, left);
+      c[t][1] = _mm512_dpbusd_epi32(c[t][1], four, right);
     }
   }
 }
 
-// Adds pairs[8] times the sums over 16 values of x.
-template <int kTokens>
-inline __attribute__((always_inline)) void add_pairs(const std::int32_t (*pairs)[32], const std::int16_t* sums16,
+// Adds pairs[kPairs] times the sums over groups of x.
+template <int kPairs, int kTokens>
+inline __attribute__((always_inline)) void add_pairs(const std::int32_t (*pairs)[32], const std::int16_t* sums,
                                                      std::int64_t stride, __m512i (&c)[kTokens][2]) {
-  for (int pair = 0; pair < 8; ++pair) {
+  for (int pair = 0; pair < kPairs; ++pair) {
     const __m512i left = _mm512_load_si512(pairs[pair]), right = _mm512_load_si512(pairs[pair] + 16);
 #pragma GCC unroll 6
     for (int t = 0; t < kTokens; ++t) {
-      const __m512i two = broadcast_word(sums16 + t * stride + 2 * pair);
+      const __m512i two = broadcast_word(sums + t * stride + 2 * pair);
       c[t][0] = _mm512_dpwssd_epi32(c[t][0], left, two);
       c[t][1] = _mm512_dpwssd_epi32(c[t][1], right, two);
     }
@@ -68,6 +69,15 @@ inline __attribute__((always_inline)) void add_scaled(const __m512i (&c)[kTokens
 }
 
 template <int kTokens>
+inline __attribute__((always_inline)) void set_starts(const std::int32_t* starts, __m512i (&c)[kTokens][2]) {
+#pragma GCC unroll 6
+  for (int t = 0; t < kTokens; ++t) {
+    c[t][0] = _mm512_load_si512(starts);
+    c[t][1] = _mm512_load_si512(starts + 16);
+  }
+}
+
+template <int kTokens>
 inline __attribute__((always_inline)) void set_zero(__m512i (&c)[kTokens][2]) {
   for (int t = 0; t < kTokens; ++t) c[t][0] = c[t][1] = _mm512_setzero_si512();
 }
@@ -79,19 +89,13 @@ inline __attribute__((always_inline)) void add_slices(const typename Panel256<Un
                                                       __m512i (&total)[kTokens][2]) {
   using Panel = Panel256<Unpacker>;
   constexpr int kSlice = Unpacker::kSlice;
-  const std::int16_t* starts = kSlice == 32 ? x.int8.starts32 : kSlice == 16 ? x.int8.starts16 : x.int8.starts8;
-  starts += at / kSlice;
-  const std::int64_t stride = x.stride, slice_stride = stride / kSlice;
-  const std::int8_t* a = x.int8.q + at;
+  const std::uint8_t* a = x.int8.biased + at;
   for (int s = 0; s < Panel::kSlices; ++s) {
     __m512i c[kTokens][2];
-#pragma GCC unroll 6
-    for (int t = 0; t < kTokens; ++t) {
-      // Only the low int16 of a lane counts: what the next start leaves in the high one is multiplied by zero below.
-      c[t][0] = c[t][1] = _mm512_set1_epi16(starts[t * slice_stride + s]);
-    }
-    add_words<kTokens>(panel.values + 32 * kSlice * s, a + kSlice * s, stride, kSlice / 4, c);
-    const __m512i left = _mm512_load_si512(panel.scales[s]), right = _mm512_load_si512(panel.scales[s] + 16);
+    set_starts(panel.starts[s], c);
+    add_words<kTokens>(panel.values + 32 * kSlice * s, a + kSlice * s, x.stride, kSlice / 4, c);
+    const std::int32_t* scales = panel.scales[s * kSlice / Panel::kGroup];
+    const __m512i left = _mm512_load_si512(scales), right = _mm512_load_si512(scales + 16);
 #pragma GCC unroll 6
     for (int t = 0; t < kTokens; ++t) {
       total[t][0] = _mm512_dpwssd_epi32(total[t][0], c[t][0], left);
@@ -106,12 +110,13 @@ inline __attribute__((always_inline)) void add_wide_slices(const typename Panel2
                                                            const Activations& x, std::int64_t at,
                                                            __m512i (&total)[kTokens][2]) {
   constexpr int kSlice = Unpacker::kSlice;
-  const std::int8_t* a = x.int8.q + at;
+  const std::uint8_t* a = x.int8.biased + at;
   for (int s = 0; s < Panel256<Unpacker>::kSlices; ++s) {
     __m512i c[kTokens][2];
-    set_zero(c);
+    set_starts(panel.starts[s], c);
     add_words<kTokens>(panel.values + 32 * kSlice * s, a + kSlice * s, x.stride, kSlice / 4, c);
-    const __m512i left = _mm512_load_si512(panel.scales[s]), right = _mm512_load_si512(panel.scales[s] + 16);
+    const std::int32_t* scales = panel.scales[s * kSlice / Panel256<Unpacker>::kGroup];
+    const __m512i left = _mm512_load_si512(scales), right = _mm512_load_si512(scales + 16);
 #pragma GCC unroll 6
     for (int t = 0; t < kTokens; ++t) {
       total[t][0] = _mm512_add_epi32(total[t][0], _mm512_mullo_epi32(c[t][0], left));
@@ -120,9 +125,10 @@ inline __attribute__((always_inline)) void add_wide_slices(const typename Panel2
   }
 }
 
-// One block of 256 values against kTokens rows of x, `at` values into the int8 form.
+// One block of 256 values against kTokens rows of x, `at` values into the int8 form. Inlined, GCC runs out of registers
+// and keeps totals on the stack: Q6_K took half as long again.
 template <class Unpacker, int kTokens>
-inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
+[[gnu::noinline]] void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
                      PanelRow* values, PanelRow* mins) {
   using Panel = Panel256<Unpacker>;
   const std::int64_t stride = x.stride;
@@ -133,20 +139,23 @@ inline void tile_256(const typename Panel256<Unpacker>::Block& panel, const Acti
   } else {
     add_slices<Unpacker, kTokens>(panel, x, at, total);
   }
-  const std::int16_t* sums16 = x.int8.sums16 + at / 16;
   const float* scale = x.int8.scale + at / 256;
-  if constexpr (Panel::kCorrection != 0) add_pairs<kTokens>(panel.corrections, sums16, stride / 16, total);
+  if constexpr (Panel::kCorrection != 0) {
+    add_pairs<4, kTokens>(panel.corrections, x.int8.sums32 + at / 32, stride / 32, total);
+  }
   add_scaled<kTokens>(total, panel.d, scale, stride / 256, values);
   if constexpr (Unpacker::kMins) {
+    constexpr int kGroup = min_group<Unpacker>;
+    const std::int16_t* sums = (kGroup == 32 ? x.int8.sums32 : x.int8.sums16) + at / kGroup;
     set_zero(total);
-    add_pairs<kTokens>(panel.mins, sums16, stride / 16, total);
+    add_pairs<Panel::kMinPairs, kTokens>(panel.mins, sums, stride / kGroup, total);
     add_scaled<kTokens>(total, panel.dmin, scale, stride / 256, mins);
   }
 }
 
 // Four blocks of 32 values, which belong to one chain.
 template <class Unpacker, int kTokens>
-inline void tile_32(const typename Panel32<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
+[[gnu::noinline]] void tile_32(const typename Panel32<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
                     PanelRow* values, PanelRow* mins) {
   const std::int64_t stride = x.stride, block_stride = stride / 32;
   const std::int64_t place = at / 32;
@@ -158,9 +167,8 @@ inline void tile_32(const typename Panel32<Unpacker>::Block& panel, const Activa
   }
   for (int b = 0; b < 4; ++b) {
     __m512i c[kTokens][2];
-#pragma GCC unroll 6
-    for (int t = 0; t < kTokens; ++t) c[t][0] = c[t][1] = _mm512_set1_epi32(x.int8.start[t * block_stride + place + b]);
-    add_words<kTokens>(panel.values + 1024 * b, x.int8.q + at + 32 * b, stride, 8, c);
+    set_starts(panel.starts[b], c);
+    add_words<kTokens>(panel.values + 1024 * b, x.int8.biased + at + 32 * b, stride, 8, c);
     const __m512 left = _mm512_load_ps(panel.d[b]), right = _mm512_load_ps(panel.d[b] + 16);
 #pragma GCC unroll 6
     for (int t = 0; t < kTokens; ++t) {

@@ -19,6 +19,13 @@ namespace pronk::avx512 {
 template <class Unpacker>
 constexpr bool is_wide = requires { Unpacker::kWide; };
 
+// Values that a min is of: 16, or what an unpacker says.
+template <class Unpacker>
+constexpr int min_group = 16;
+template <class Unpacker>
+  requires requires { Unpacker::kMinGroup; }
+constexpr int min_group<Unpacker> = Unpacker::kMinGroup;
+
 inline float half(Half h) {
   std::uint16_t bits;
   __builtin_memcpy(&bits, h.bytes, 2);
@@ -86,7 +93,7 @@ struct UnpackQ4_K {
   static constexpr bool kMins = true;
   static constexpr int kOffset = 0;
   // For the many-rows kernel: what to subtract from u, so that sums over kSlice values of (u - kCentre) * a fit int16.
-  static constexpr int kCentre = 8, kSlice = 32;
+  static constexpr int kCentre = 8, kSlice = 32, kMinGroup = 32;
 
   static void values(const Block& block, __m512i* out) {
     unpack_nibble_pairs(block.q, out);
@@ -103,7 +110,7 @@ struct UnpackQ5_K {
   static constexpr int kValues = 256;
   static constexpr bool kMins = true;
   static constexpr int kOffset = 0;
-  static constexpr int kCentre = 16, kSlice = 16;
+  static constexpr int kCentre = 16, kSlice = 16, kMinGroup = 32;
 
   static void values(const Block& block, __m512i* out) {
     unpack_nibble_pairs(block.q, out);

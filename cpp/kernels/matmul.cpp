@@ -35,12 +35,11 @@ class Cutter {
 QuantizedRow cut_arrays(Cutter& memory, std::size_t count, int block) {
   QuantizedRow a;
   memory.cut(a.q, count);
+  memory.cut(a.biased, count);
   memory.cut(a.scale, count / static_cast<std::size_t>(block));
   if (block == 256) {
     memory.cut(a.sums16, count / 16);
-    memory.cut(a.starts8, count / 8);
-    memory.cut(a.starts16, count / 16);
-    memory.cut(a.starts32, count / 32);
+    memory.cut(a.sums32, count / 32);
   } else {
     memory.cut(a.start, count / 32);
     memory.cut(a.scaled_sum, count / 32);
@@ -52,13 +51,13 @@ QuantizedRow cut_arrays(Cutter& memory, std::size_t count, int block) {
 QuantizedRow row_at(const QuantizedRow& all, std::size_t at, int block) {
   if (block == 256) {
     return {.q = all.q + at,
+            .biased = all.biased + at,
             .scale = all.scale + at / 256,
             .sums16 = all.sums16 + at / 16,
-            .starts8 = all.starts8 + at / 8,
-            .starts16 = all.starts16 + at / 16,
-            .starts32 = all.starts32 + at / 32};
+            .sums32 = all.sums32 + at / 32};
   }
   return {.q = all.q + at,
+          .biased = all.biased + at,
           .scale = all.scale + at / 32,
           .start = all.start + at / 32,
           .scaled_sum = all.scaled_sum + at / 32};
@@ -93,7 +92,7 @@ Activations quantize(const float* x, int rows, int cols, int block, Scratch& mem
           .cols = cols,
           .stride = stride,
           .x = x,
-          .int8 = {a.q, a.scale, a.sums16, a.starts8, a.starts16, a.starts32, a.start, a.scaled_sum}};
+          .int8 = {a.q, a.biased, a.scale, a.sums16, a.sums32, a.start, a.scaled_sum}};
 }
 
 // One weight of a `linear`, cut into tasks of `step` rows.

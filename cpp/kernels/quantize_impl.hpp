@@ -48,25 +48,20 @@ inline void sum_groups(const std::int8_t* q, int count, std::int16_t* sums) {
   }
 }
 
-// -128 * sum modulo 2^16: see "starts" in matmul.hpp.
-inline void start_values(const std::int16_t* sums, int count, std::int16_t* starts) {
-  for (int g = 0; g < count; ++g) {
-    starts[g] = static_cast<std::int16_t>(static_cast<std::uint16_t>(static_cast<std::uint16_t>(sums[g]) * 0xff80u));
-  }
+template <int kValues>
+inline void bias_values(const std::int8_t* q, std::uint8_t* biased) {
+  for (int i = 0; i < kValues; ++i) biased[i] = static_cast<std::uint8_t>(q[i] + 128);
 }
 
 inline void quantize_256(const float* x, int cols, const QuantizedRow& out) {
   for (int b = 0; b < cols / 256; ++b) {
     const std::int8_t* q = out.q + 256 * b;
     out.scale[b] = quantize_values<256>(x + 256 * b, out.q + 256 * b);
-    std::int16_t sums8[32], sums32[8];
-    sum_groups<8>(q, 32, sums8);
-    std::int16_t* sums16 = out.sums16 + 16 * b;
-    for (int g = 0; g < 16; ++g) sums16[g] = static_cast<std::int16_t>(sums8[2 * g] + sums8[2 * g + 1]);
+    bias_values<256>(q, out.biased + 256 * b);
+    const std::int16_t* sums16 = out.sums16 + 16 * b;
+    sum_groups<16>(q, 16, out.sums16 + 16 * b);
+    std::int16_t* sums32 = out.sums32 + 8 * b;
     for (int g = 0; g < 8; ++g) sums32[g] = static_cast<std::int16_t>(sums16[2 * g] + sums16[2 * g + 1]);
-    start_values(sums8, 32, out.starts8 + 32 * b);
-    start_values(sums16, 16, out.starts16 + 16 * b);
-    start_values(sums32, 8, out.starts32 + 8 * b);
   }
 }
 
@@ -74,11 +69,13 @@ inline void quantize_32(const float* x, int cols, int stride, const QuantizedRow
   for (int b = 0; b < stride / 32; ++b) {
     if (32 * b >= cols) {  // the padding: zeros, so that a kernel may read and multiply it
       __builtin_memset(out.q + 32 * b, 0, 32);
+      __builtin_memset(out.biased + 32 * b, 128, 32);
       out.scale[b] = out.scaled_sum[b] = 0.0f;
       out.start[b] = 0;
       continue;
     }
     out.scale[b] = quantize_values<32>(x + 32 * b, out.q + 32 * b);
+    bias_values<32>(out.q + 32 * b, out.biased + 32 * b);
     int sum = 0;
     for (int i = 0; i < 32; ++i) sum += out.q[32 * b + i];
     out.start[b] = -128 * sum;

@@ -33,23 +33,21 @@ struct MatrixView {
 
 // The int8 form of one row, or of all rows when `stride` values lie between them.
 //
-// Kernels that take weights as unsigned bytes u = q + 128 need sum(q * a) = sum(u * a) - 128 * sum(a): they start their
-// accumulators at -128 * sum(a). The `starts` hold that, for the runs of values that a kernel adds up before it applies
-// a scale; the int16 ones modulo 2^16, which is all that is asked of a sum known to fit int16.
-template <class I8, class I16, class I32, class F>
+// Instructions that multiply unsigned bytes by signed ones take either side plus 128, and start their sums at -128 times
+// the sum of the other side: `biased` is for kernels that know the sums of the weights, `start` for those that do not.
+template <class I8, class U8, class I16, class I32, class F>
 struct QuantizedForm {
   I8* q = nullptr;
+  U8* biased = nullptr;  // q + 128
   F* scale = nullptr;  // one a block: x is about scale * q
   // Blocks of 256 only:
-  I16* sums16 = nullptr;   // sums of q over 16 values
-  I16* starts8 = nullptr;  // over 8, 16 and 32 values
-  I16* starts16 = nullptr;
-  I16* starts32 = nullptr;
+  I16* sums16 = nullptr;  // sums of q over 16 values
+  I16* sums32 = nullptr;  // over 32
   // Blocks of 32 only:
-  I32* start = nullptr;     // over the block
+  I32* start = nullptr;     // -128 * (sum of q over the block)
   F* scaled_sum = nullptr;  // scale * (sum of q over the block)
 };
-using QuantizedRow = QuantizedForm<std::int8_t, std::int16_t, std::int32_t, float>;
+using QuantizedRow = QuantizedForm<std::int8_t, std::uint8_t, std::int16_t, std::int32_t, float>;
 
 // The rows of x in the form that a kernel reads: float for float weights, int8 for quantized ones.
 //
@@ -59,7 +57,7 @@ using QuantizedRow = QuantizedForm<std::int8_t, std::int16_t, std::int32_t, floa
 struct Activations {
   int rows = 0, cols = 0, stride = 0;
   const float* x = nullptr;  // (rows, cols), always there
-  QuantizedForm<const std::int8_t, const std::int16_t, const std::int32_t, const float> int8;
+  QuantizedForm<const std::int8_t, const std::uint8_t, const std::int16_t, const std::int32_t, const float> int8;
 };
 
 // A few consecutive rows of one weight matrix against all rows of x.
