@@ -1,6 +1,6 @@
 // Many rows of x: register tiles of 6 rows of x by 32 weight rows over a panel. A lane is a weight row; four bytes of x
-// are broadcast to all lanes, and vpdpbusd adds four products in each. Its unsigned side is x plus 128: what that adds is
-// the same for all rows of x, so the accumulators start at it, by a load.
+// are broadcast to all lanes, and vpdpbusd adds four products in each. Its unsigned side is x plus 128: what that adds
+// is the same for all rows of x, so the accumulators start at it, by a load.
 //
 // The panel is packed piece by piece (512 values of k), and while a piece lies in the L1 cache all rows of x pass over
 // it; between pieces the sums of each value wait in scratch memory.
@@ -129,7 +129,7 @@ inline __attribute__((always_inline)) void add_wide_slices(const typename Panel2
 // and keeps totals on the stack: Q6_K took half as long again.
 template <class Unpacker, int kTokens>
 [[gnu::noinline]] void tile_256(const typename Panel256<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
-                     PanelRow* values, PanelRow* mins) {
+                                PanelRow* values, PanelRow* mins) {
   using Panel = Panel256<Unpacker>;
   const std::int64_t stride = x.stride;
   __m512i total[kTokens][2];
@@ -156,7 +156,7 @@ template <class Unpacker, int kTokens>
 // Four blocks of 32 values, which belong to one chain.
 template <class Unpacker, int kTokens>
 [[gnu::noinline]] void tile_32(const typename Panel32<Unpacker>::Block& panel, const Activations& x, std::int64_t at,
-                    PanelRow* values, PanelRow* mins) {
+                               PanelRow* values, PanelRow* mins) {
   const std::int64_t stride = x.stride, block_stride = stride / 32;
   const std::int64_t place = at / 32;
   __m512 sums[kTokens][2];

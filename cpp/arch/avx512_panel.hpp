@@ -64,8 +64,8 @@ struct Panel256 {
   static constexpr int kPieceBlocks = 2;
   static constexpr int kSlices = 256 / Unpacker::kSlice;
   static constexpr bool kWide = is_wide<Unpacker>;
-  // The sum asked for is of scale * (u - offset) * a, the kernel's of scale * (u - centre) * a. What is missing, for each
-  // scale * a; only types with scales of 32 values have it.
+  // The sum asked for is of scale * (u - offset) * a, the kernel's of scale * (u - centre) * a. What is missing, for
+  // each scale * a; only types with scales of 32 values have it.
   static constexpr int kCorrection = Unpacker::kCentre - Unpacker::kOffset;
   static constexpr int kGroup = Unpacker::kSlice == 32 ? 32 : 16;  // values of an entry of `scales`
   static constexpr int kMinPairs = 128 / min_group<Unpacker>;

@@ -33,13 +33,14 @@ struct MatrixView {
 
 // The int8 form of one row, or of all rows when `stride` values lie between them.
 //
-// Instructions that multiply unsigned bytes by signed ones take either side plus 128, and start their sums at -128 times
-// the sum of the other side: `biased` is for kernels that know the sums of the weights, `start` for those that do not.
+// Instructions that multiply unsigned bytes by signed ones take either side plus 128, and start their sums at -128
+// times the sum of the other side: `biased` is for kernels that know the sums of the weights, `start` for those that do
+// not.
 template <class I8, class U8, class I16, class I32, class F>
 struct QuantizedForm {
   I8* q = nullptr;
   U8* biased = nullptr;  // q + 128
-  F* scale = nullptr;  // one a block: x is about scale * q
+  F* scale = nullptr;    // one a block: x is about scale * q
   // Blocks of 256 only:
   I16* sums16 = nullptr;  // sums of q over 16 values
   I16* sums32 = nullptr;  // over 32
