@@ -110,14 +110,32 @@ inline void float_few_rows(const MatmulTask& task) {
 constexpr int kPiece = 512;
 constexpr int kBlockTokens = 64;
 
+// Where the 16 sums of a tile's values come from and go to: zero before the first piece of k, memory between pieces,
+// and from the last one the values themselves, (kTokens, kWeights), rows out_stride apart.
+struct PieceOfK {
+  int count;
+  bool first, last;
+  float* out;
+  std::int64_t out_stride;
+};
+
 template <int kTokens, int kWeights>
-inline void float_tile(const float* w, const float* x, std::int64_t x_stride, int count, float* sums) {
+inline void float_tile(const float* w, const float* x, std::int64_t x_stride, const PieceOfK& piece, float* sums) {
+  const int count = piece.count;
   Vec16 acc[kTokens][kWeights];
   // Unrolled, or the compiler would keep the accumulators in memory.
+  if (piece.first) {
 #pragma GCC unroll 4
-  for (int t = 0; t < kTokens; ++t) {
+    for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 6
-    for (int n = 0; n < kWeights; ++n) acc[t][n] = load(sums + 16 * (t * kWeights + n));
+      for (int n = 0; n < kWeights; ++n) acc[t][n] = zero();
+    }
+  } else {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 6
+      for (int n = 0; n < kWeights; ++n) acc[t][n] = load(sums + 16 * (t * kWeights + n));
+    }
   }
   int k = 0;
   for (; k + 16 <= count; k += 16) {
@@ -139,6 +157,14 @@ inline void float_tile(const float* w, const float* x, std::int64_t x_stride, in
       for (int n = 0; n < kWeights; ++n) acc[t][n] = fma(load(w + n * kPiece + k), value, acc[t][n]);
     }
   }
+  if (piece.last) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 6
+      for (int n = 0; n < kWeights; ++n) piece.out[t * piece.out_stride + n] = reduce_add(acc[t][n]);
+    }
+    return;
+  }
 #pragma GCC unroll 4
   for (int t = 0; t < kTokens; ++t) {
 #pragma GCC unroll 6
@@ -148,19 +174,21 @@ inline void float_tile(const float* w, const float* x, std::int64_t x_stride, in
 
 // float_tile with kTokens = tokens, which is at most kTokens.
 template <int kTokens, int kWeights>
-inline void float_tile_of(int tokens, const float* w, const float* x, std::int64_t x_stride, int count, float* sums) {
+inline void float_tile_of(int tokens, const float* w, const float* x, std::int64_t x_stride, const PieceOfK& piece,
+                          float* sums) {
   if constexpr (kTokens > 1) {
-    if (tokens < kTokens) return float_tile_of<kTokens - 1, kWeights>(tokens, w, x, x_stride, count, sums);
+    if (tokens < kTokens) return float_tile_of<kTokens - 1, kWeights>(tokens, w, x, x_stride, piece, sums);
   }
-  float_tile<kTokens, kWeights>(w, x, x_stride, count, sums);
+  float_tile<kTokens, kWeights>(w, x, x_stride, piece, sums);
 }
 
 // kWeights rows of the panel against a block of rows of x; sums: (tokens, kWeights, 16).
 template <int kWeights>
-inline void float_strip(const float* w, const float* x, int tokens, std::int64_t x_stride, int count, float* sums) {
-  for (int t = 0; t < tokens; t += kFloatTileTokens) {
+inline void float_strip(const float* w, const float* x, int tokens, std::int64_t x_stride, PieceOfK piece,
+                        float* sums) {
+  for (int t = 0; t < tokens; t += kFloatTileTokens, piece.out += kFloatTileTokens * piece.out_stride) {
     const int n = tokens - t < kFloatTileTokens ? tokens - t : kFloatTileTokens;
-    float_tile_of<kFloatTileTokens, kWeights>(n, w, x + t * x_stride, x_stride, count, sums + t * 16 * kWeights);
+    float_tile_of<kFloatTileTokens, kWeights>(n, w, x + t * x_stride, x_stride, piece, sums + t * 16 * kWeights);
   }
 }
 
@@ -188,24 +216,17 @@ inline void float_many_rows(const MatmulTask& task) {
   static_assert(sizeof(float) * kFloatPanelRows * (kPiece + 16 * kBlockTokens) <= kPieceBytes);
   for (int first = 0; first < x.rows; first += kBlockTokens) {
     const int tokens = x.rows - first < kBlockTokens ? x.rows - first : kBlockTokens;
-    __builtin_memset(sums, 0, sizeof(float) * 16 * static_cast<unsigned>(tokens * task.rows));
     for (int k = 0; k < task.cols; k += kPiece) {
       const int count = task.cols - k < kPiece ? task.cols - k : kPiece;
       const float* rows = x.x + static_cast<std::int64_t>(first) * x.cols + k;
       widen_piece<Weight>(task, k, count, panel);
+      PieceOfK piece{count, k == 0, k + count == task.cols, task.out + first * task.out_stride, task.out_stride};
       int n = 0;
-      for (; n + kFloatTileWeights <= task.rows; n += kFloatTileWeights) {
-        float_strip<kFloatTileWeights>(panel + n * kPiece, rows, tokens, x.cols, count, sums + 16 * n * tokens);
+      for (; n + kFloatTileWeights <= task.rows; n += kFloatTileWeights, piece.out += kFloatTileWeights) {
+        float_strip<kFloatTileWeights>(panel + n * kPiece, rows, tokens, x.cols, piece, sums + 16 * n * tokens);
       }
-      for (; n < task.rows; ++n)
-        float_strip<1>(panel + n * kPiece, rows, tokens, x.cols, count, sums + 16 * n * tokens);
-    }
-    const int whole = task.rows / kFloatTileWeights * kFloatTileWeights;  // rows in full strips
-    for (int t = 0; t < tokens; ++t) {
-      float* out = task.out + (first + t) * task.out_stride;
-      for (int n = 0; n < task.rows; ++n) {
-        const int width = n < whole ? kFloatTileWeights : 1, strip = n < whole ? n / width * width : n;
-        out[n] = reduce_add(load(sums + 16 * (strip * tokens + t * width + n - strip)));
+      for (; n < task.rows; ++n, ++piece.out) {
+        float_strip<1>(panel + n * kPiece, rows, tokens, x.cols, piece, sums + 16 * n * tokens);
       }
     }
   }
