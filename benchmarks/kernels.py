@@ -46,6 +46,8 @@ def make_matrices(kind: TensorType, out: int, cols: int, total_bytes: int) -> li
     if kind.block > 1:
         words = rng.integers(0, 1 << 16, count * size // 2, dtype=np.uint16)
         data = (words & 0xBFFF).view(np.uint8)  # no infinity in the place of a scale
+        if kind is types.MXFP4:
+            data.reshape(-1, kind.bytes)[:, 0] = 127  # its scales are powers of two, most of them subnormal or huge
     else:
         data = np.tile(_ordinary_floats(kind, rng.standard_normal(out * cols, dtype=np.float32)), count)
     return [Matrix(data[i * size : (i + 1) * size], kind.id, out, cols) for i in range(count)]
