@@ -270,28 +270,30 @@ struct UnpackIQ2_XS : UnpackIQ2 {
 
 // --- grids in memory ---
 
-// The values of 32 indices.
-inline void look_up_eights(const std::uint64_t* grid, __m512i indices, __m512i* out) {
-  alignas(64) std::uint16_t index[32];
-  _mm512_store_si512(index, indices);
+// The values of 32 indices: four(i) has numbers 4i to 4i + 3, of 16 bits. They are put together in general registers: a
+// vector of them would have to be stored and read again, which took longer than the rest of a block. Entries come by
+// masked broadcasts from memory, which take no shuffle.
+template <class Four>
+inline void look_up_eights(const std::uint64_t* grid, const Four& four, __m512i* out) {
   for (int i = 0; i < 4; ++i) {
-    const auto entry = [&](int e) { return static_cast<long long>(grid[index[8 * i + e]]); };
-    out[i] = _mm512_set_epi64(entry(7), entry(6), entry(5), entry(4), entry(3), entry(2), entry(1), entry(0));
+    const std::uint64_t low = four(2 * i), high = four(2 * i + 1);
+    const auto entry = [&](int e) __attribute__((always_inline)) {
+      return _mm_loadl_epi64(
+          reinterpret_cast<const __m128i*>(grid + ((e < 4 ? low : high) >> (16 * (e % 4)) & 0xffff)));
+    };
+    __m512i eights = _mm512_castsi128_si512(_mm_unpacklo_epi64(entry(0), entry(1)));
+    eights = _mm512_mask_broadcastq_epi64(eights, 1 << 2, entry(2));
+    eights = _mm512_mask_broadcastq_epi64(eights, 1 << 3, entry(3));
+    eights = _mm512_mask_broadcastq_epi64(eights, 1 << 4, entry(4));
+    eights = _mm512_mask_broadcastq_epi64(eights, 1 << 5, entry(5));
+    eights = _mm512_mask_broadcastq_epi64(eights, 1 << 6, entry(6));
+    out[i] = _mm512_mask_broadcastq_epi64(eights, 1 << 7, entry(7));
   }
 }
 
-// Indices of more than eight bits: `high` brings field j of word e / 4 to the upper bytes of word e = 4i + j, as far as
-// `mask` lets it.
-inline __m512i join_indices(const std::uint8_t* q, __m512i high, int mask) {
-  high = _mm512_and_si512(high, _mm512_set1_epi16(static_cast<short>(mask)));
-  return _mm512_or_si512(_mm512_cvtepu8_epi16(load_256(q)), high);
-}
-
-// The upper bytes of the four 16-bit words of each 64-bit one: eight bits from bit 0, step, 2 * step, 3 * step of it.
-inline __m512i spread_fields(__m512i words, int step) {
-  const auto places = static_cast<std::uint64_t>(step) << 24 | static_cast<std::uint64_t>(2 * step) << 40 |
-                      static_cast<std::uint64_t>(3 * step) << 56;
-  return _mm512_multishift_epi64_epi8(_mm512_set1_epi64(static_cast<long long>(places)), words);
+// Indices of more than eight bits, four of them: bytes, and the fields of `high` as far as `mask` has room for them.
+inline std::uint64_t join_indices(const std::uint8_t* q, std::uint64_t high, std::uint64_t mask) {
+  return _pdep_u64(load_u32(q), 0x00ff00ff00ff00ff) | _pdep_u64(high, mask);
 }
 
 struct UnpackIQ2_S : UnpackIQ2 {
@@ -299,9 +301,8 @@ struct UnpackIQ2_S : UnpackIQ2 {
   static constexpr int kSlice = 16;
 
   static void values(const Block& block, __m512i* out) {
-    const __m128i high = _mm_cvtsi64_si128(static_cast<long long>(load_u64(block.high)));
-    const __m512i fields = spread_fields(_mm512_cvtepu8_epi64(high), 2);
-    look_up_eights(kGridIQ2_S.entry, join_indices(block.q, fields, 0x0300), out);
+    const auto four = [&](int i) { return join_indices(block.q + 4 * i, block.high[i], 0x0300030003000300); };
+    look_up_eights(kGridIQ2_S.entry, four, out);
     add_signs(load_signs(block.signs), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) { scale = odd_scales(nibble_scales(block.scales)); }
@@ -311,8 +312,7 @@ struct UnpackIQ2_S : UnpackIQ2 {
 // --- IQ1: -8, 0 or 8, and one more or less ---
 
 // `minus`: bit e for eight e.
-inline void iq1_values(__m512i indices, std::uint32_t minus, int offset, __m512i* out) {
-  look_up_eights(kGridIQ1.entry, indices, out);
+inline void add_ones(std::uint32_t minus, int offset, __m512i* out) {
   const __m512i more = _mm512_set1_epi8(static_cast<char>(offset + 1));
   const __m512i less = _mm512_set1_epi8(static_cast<char>(offset - 1));
   for (int i = 0; i < 4; ++i) {
@@ -329,10 +329,11 @@ struct UnpackIQ1_S {
   static constexpr int kCentre = 16, kSlice = 16;
 
   static void values(const Block& block, __m512i* out) {
-    const __m512i words = _mm512_cvtepu16_epi64(load_128(block.high));
-    const unsigned minus = _mm512_test_epi64_mask(words, _mm512_set1_epi64(0x8000));
-    iq1_values(join_indices(block.q, spread_fields(words, 3), 0x0700), _pdep_u32(minus, 0x11111111u) * 15, kOffset,
-               out);
+    const auto* high = reinterpret_cast<const std::uint8_t*>(block.high);
+    const auto four = [&](int i) { return join_indices(block.q + 4 * i, load_u16(high + 2 * i), 0x0700070007000700); };
+    look_up_eights(kGridIQ1.entry, four, out);
+    const auto minus = static_cast<std::uint8_t>(_mm_movepi16_mask(load_128(block.high)));
+    add_ones(_pdep_u32(minus, 0x11111111u) * 15, kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) {
     const __m256i words = _mm256_cvtepu16_epi32(load_128(block.high));
@@ -350,9 +351,15 @@ struct UnpackIQ1_M {
   static constexpr int kCentre = 16, kSlice = 16;
 
   static void values(const Block& block, __m512i* out) {
-    const __m512i fields = spread_fields(_mm512_cvtepu16_epi64(load_128(block.high)), 4);
-    const std::uint32_t minus = _mm512_test_epi16_mask(fields, _mm512_set1_epi16(0x0800));
-    iq1_values(join_indices(block.q, fields, 0x0700), minus, kOffset, out);
+    const auto* high = reinterpret_cast<const std::uint8_t*>(block.high);
+    const std::uint64_t third = 0x7777777777777777;  // the fourth bit of each field is a sign
+    const auto four = [&](int i) {
+      return join_indices(block.q + 4 * i, _pext_u64(load_u16(high + 2 * i), third), 0x0700070007000700);
+    };
+    look_up_eights(kGridIQ1.entry, four, out);
+    const std::uint64_t fields[2] = {load_u64(high), load_u64(high + 8)};
+    const std::uint64_t signs = 0x8888888888888888;
+    add_ones(static_cast<std::uint32_t>(_pext_u64(fields[0], signs) | _pext_u64(fields[1], signs) << 16), kOffset, out);
   }
   static void scales(const Block& block, __m256i& scale, __m256i&) {
     const __m128i packed = _mm_cvtsi64_si128(static_cast<long long>(load_u64(block.scales)));

@@ -60,6 +60,11 @@ inline __m512i load_512(const void* p) {
   return _mm512_loadu_si512(p);
 }
 
+inline std::uint16_t load_u16(const void* p) {
+  std::uint16_t word;
+  __builtin_memcpy(&word, p, sizeof(word));
+  return word;
+}
 inline std::uint32_t load_u32(const void* p) {
   std::uint32_t word;
   __builtin_memcpy(&word, p, 4);
