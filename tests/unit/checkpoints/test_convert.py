@@ -262,7 +262,8 @@ def test_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", "random:tiny:Q4_K_M", str(tmp_path / "m.gguf"), "--to", "gguf", "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
     size = random_checkpoint("tiny", "Q4_K_M").nbytes
-    assert done == {"path": str(tmp_path / "m.gguf"), "format": "gguf", "types": ["Q4_K", "Q6_K", "Q5_K"], "bytes": size}
+    kinds = ["Q4_K", "Q6_K", "Q5_K"]
+    assert done == {"path": str(tmp_path / "m.gguf"), "format": "gguf", "types": kinds, "bytes": size}
     assert main(["convert", str(tmp_path / "m.gguf"), str(tmp_path / "hf"), "--to", "hf", "--dtype", "f16"]) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
