@@ -56,7 +56,7 @@ def draw(rng: random.Random, kind: str, setting: Setting) -> Value:
         low, high = map(int, rest.split())
         if rng.random() < WHOLE_SHARE:
             return draw(rng, f"int {low} {high}", setting)
-        text = _until(setting.split, lambda: _decimal(rng, low, high))
+        text = words.until(setting.split, lambda: _decimal(rng, low, high))
         return Value(float(text), text)
     text = _text(rng, name, rest, setting)
     return Value(text, text)
@@ -84,10 +84,10 @@ def _text(rng: random.Random, name: str, rest: str, setting: Setting) -> str:
         "word": lambda: _word(rng, language, split),
         "madeup": lambda: words.word(rng, "en", split),
         "text": lambda: _free_text(rng, setting),
-        "date": lambda: _until(split, lambda: _date(rng)),
-        "time": lambda: _until(split, lambda: _time(rng)),
-        "square": lambda: _until(split, lambda: f"{rng.choice('abcdefgh')}{rng.randint(1, 8)}"),
-        "code": lambda: _until(split, lambda: _code(rng)),
+        "date": lambda: words.until(split, lambda: _date(rng)),
+        "time": lambda: words.until(split, lambda: _time(rng)),
+        "square": lambda: words.until(split, lambda: f"{rng.choice('abcdefgh')}{rng.randint(1, 8)}"),
+        "code": lambda: words.until(split, lambda: _code(rng)),
         "email": lambda: _email(rng, split),
         "file": lambda: f"{words.word(rng, 'en', split).lower()}.{rng.choice(rest.split(','))}",
         "joke": lambda: rng.choice(phrases(f"jokes_{setting.user}")),
@@ -100,7 +100,7 @@ def _word(rng: random.Random, language: Language, split: Split) -> str:
         word = words.word(rng, language, split)
         return word.capitalize() if language == "en" and rng.random() < 0.5 else word
 
-    return _until(split, make)
+    return words.until(split, make)
 
 
 def _email(rng: random.Random, split: Split) -> str:
@@ -128,9 +128,3 @@ def _code(rng: random.Random) -> str:
     letters = "".join(rng.choices("ABCDEFGHKLMNPRSTUVWXYZ", k=rng.choice((1, 1, 2))))
     dash = rng.choice(("-", "-", ""))
     return f"{letters}{dash}{rng.randint(10, 999)}"
-
-
-def _until(split: Split, make: Callable[[], str]) -> str:
-    while words.split_of(made := make()) != split:
-        pass
-    return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,9 +27,9 @@ def alternatives(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split("|") if part.strip())
 
 
-def read_yaml(name: str) -> dict[str, dict[str, object]]:
+def read_yaml(name: str) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
-    found: dict[str, dict[str, object]] = yaml.load((WORD_LISTS / name).read_text(encoding="utf-8"), Loader=loader)
+    found: dict[str, Any] = yaml.load((WORD_LISTS / name).read_text(encoding="utf-8"), Loader=loader)
     return found
 
 

@@ -60,7 +60,7 @@ def place(rng: random.Random, language: Language, split: Split) -> str:
     """A town: half of them real."""
     if rng.random() < 0.5:
         return rng.choice(_side(language, "towns", split))
-    return _until(split, lambda: _made_town(rng, language))
+    return until(split, lambda: _made_town(rng, language))
 
 
 def animal(rng: random.Random, language: Language, split: Split) -> str:
@@ -94,7 +94,7 @@ def any_thing(
 
 def word(rng: random.Random, language: Language, split: Split) -> str:
     """A word that nobody knows: all there is to do with it is to copy it."""
-    return _until(split, lambda: _made_word(rng, language))
+    return until(split, lambda: _made_word(rng, language))
 
 
 @cache
@@ -119,7 +119,7 @@ def _made_name(rng: random.Random, split: Split) -> str:
         middle = rng.choice(_list("en", "name.middle")) if rng.random() < 0.4 else ""
         return rng.choice(_list("en", "name.first")) + middle + rng.choice(_list("en", "name.last"))
 
-    return _until(split, make)
+    return until(split, make)
 
 
 def _nickname(rng: random.Random, split: Split) -> str:
@@ -127,7 +127,7 @@ def _nickname(rng: random.Random, split: Split) -> str:
         character = rng.choice(_list("zh", "nickname.characters"))
         return rng.choice(_list("zh", "nickname.frames")).replace("{}", character)
 
-    return _until(split, make)
+    return until(split, make)
 
 
 def _given_name(rng: random.Random, split: Split) -> str:
@@ -137,7 +137,7 @@ def _given_name(rng: random.Random, split: Split) -> str:
         given = "".join(rng.sample(_list("zh", "given.characters"), rng.choice((1, 2, 2))))
         return given if len(given) == 2 and rng.random() < 0.5 else rng.choice(_list("zh", "surnames")) + given
 
-    return _until(split, make)
+    return until(split, make)
 
 
 def _made_town(rng: random.Random, language: Language) -> str:
@@ -155,13 +155,13 @@ def _made_word(rng: random.Random, language: Language) -> str:
 def _noun(rng: random.Random, language: Language) -> str:
     """A noun that nobody knows, and of training: parts of two English words, or any Chinese characters."""
     if language == "zh":
-        return _until("train", lambda: "".join(rng.sample(_characters(), rng.choice((1, 2, 2, 2, 3)))))
+        return until("train", lambda: "".join(rng.sample(_characters(), rng.choice((1, 2, 2, 2, 3)))))
 
     def make() -> str:
         first, last = rng.choice(_nouns()), rng.choice(_nouns())
         return first[: rng.randint(1, len(first) - 1)] + last[rng.randint(1, len(last) - 1) :]
 
-    while not 3 <= len(noun := _until("train", make)) <= 9 or noun in _nouns():
+    while not 3 <= len(noun := until("train", make)) <= 9 or noun in _nouns():
         pass
     return noun
 
@@ -177,7 +177,8 @@ def _nouns() -> tuple[str, ...]:
     return tuple(noun for name in lists for noun in _list("en", name) if noun.isalpha())
 
 
-def _until(split: Split, make: Callable[[], str]) -> str:
+def until(split: Split, make: Callable[[], str]) -> str:
+    """Made again and again, until it is on that side."""
     while split_of(made := make()) != split:
         pass
     return made
