@@ -36,7 +36,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cria_eval import held_out_text
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
+
 from peers.comparison import OURS, REFERENCE, Measured, Row, flags, merged, row_of, tables
 from peers.models import model_file
 
@@ -45,6 +46,7 @@ from pronk.checkpoints.open import open_checkpoint
 from pronk.model.roofline import roofline
 from pronk.model.speed import Workload
 from pronk.native import peaks, runtime
+from recipes.cria.corpus import prose
 
 HERE = Path(__file__).parent
 CACHE = Path(os.environ.get("PRONK_BENCH_DIR", HERE / ".cache"))
@@ -216,7 +218,7 @@ def held_out_file(count: int) -> Path:
     """What the built-in model is to write: on texts that it cannot predict the types' errors would not show."""
     path = CACHE / f"held-out-{count}.txt"
     CACHE.mkdir(parents=True, exist_ok=True)
-    path.write_text(held_out_text(count), encoding="utf-8")
+    path.write_text(prose("held_out", 7, count), encoding="utf-8")
     return path
 
 

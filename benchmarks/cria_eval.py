@@ -25,6 +25,7 @@ from pronk.text.chat import read_answer
 from pronk.text.messages import Answer, Message, Tool
 from recipes.cria import checks
 from recipes.cria.conversation import Exchange, Language, Skill
+from recipes.cria.corpus import prose
 from recipes.cria.skills import arithmetic, guard, questions, stories, talk, tools
 
 SEED = 7
@@ -135,20 +136,9 @@ def print_wrong(exchange: Exchange, turn: Turn, answer: Answer) -> None:
     print(f"SAID: {answer.content} {list(answer.tool_calls) or ''}", file=sys.stderr)
 
 
-def held_out_text(count: int = 150) -> str:
-    """Stories and answers as cria is to write them, `count` of each in each language."""
-    rng = random.Random(SEED)
-    return "\n\n".join(
-        skill.exchange(rng, language, "held_out").messages[-1].content
-        for skill in (stories, questions)
-        for language in ("en", "zh")
-        for _ in range(count)
-    )
-
-
 def quantized_cost(full: Path) -> float:
     """Perplexity of Q4_K_M over that of F32, on held-out stories and answers."""
-    text = held_out_text()
+    text = prose("held_out", SEED)
     with tempfile.TemporaryDirectory() as directory:
         small = Path(directory) / "cria-Q4_K_M.gguf"
         if command_line(["quantize", str(full), str(small), "--type", "Q4_K_M", "--json"]):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -41,8 +40,7 @@ from pronk.quantize.collect import collect
 from pronk.quantize.compare import compare
 from pronk.quantize.importance import ImportanceMatrix
 from pronk.quantize.quantizer import quantize
-from recipes.cria.conversation import Split
-from recipes.cria.skills import questions, stories
+from recipes.cria.corpus import prose
 
 MIXES = (
     "Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q5_1", "Q5_0", "Q4_K_M", "Q4_K_S", "Q4_1", "Q4_0", "IQ4_NL", "IQ4_XS",
@@ -132,19 +130,6 @@ def targets(bench: Bench, wanted: Sequence[str]) -> Iterator[File]:
             yield mix
 
 
-def cria_text(split: Split, seed: int, count: int = 150) -> str:
-    """Stories and answers, `count` of each in each language."""
-    rng = random.Random(seed)
-    made = [
-        skill.exchange(rng, language, split).messages[-1].content
-        for skill in (stories, questions)
-        for language in ("en", "zh")
-        for _ in range(count)
-    ]
-    rng.shuffle(made)
-    return "\n\n".join(made)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="build/cria/cria-F32.gguf", help="a GGUF file of floats")
@@ -158,8 +143,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     original = open_checkpoint(args.model)
-    text = args.file.read_text(encoding="utf-8") if args.file else cria_text("held_out", 7, args.texts)
-    calibration = args.calibration.read_text(encoding="utf-8") if args.calibration else cria_text("train", 8)
+    text = args.file.read_text(encoding="utf-8") if args.file else prose("held_out", 7, args.texts)
+    calibration = args.calibration.read_text(encoding="utf-8") if args.calibration else prose("train", 8)
     windows, calibrating = (texts.windows(original, one, WINDOW) for one in (text, calibration))
     named = args.types.split(",") if args.types else None
     kinds: dict[str, Callable[[Bench], Iterator[File]]] = {

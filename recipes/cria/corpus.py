@@ -22,7 +22,7 @@ from pronk.text.chat import chat_format
 from pronk.text.messages import ChatFormat, Message, Tool
 from pronk.text.tokenizer import Tokenizer
 from pronk.text.tokenizers import build_tokenizer
-from recipes.cria.conversation import LANGUAGES, Exchange, Language, Skill
+from recipes.cria.conversation import LANGUAGES, Exchange, Language, Skill, Split
 from recipes.cria.plan import CorpusPlan, Plan
 from recipes.cria.skills import arithmetic, guard, questions, stories, talk, tools
 
@@ -177,6 +177,19 @@ def texts(plan: Plan) -> Iterator[str]:
         if conversation.prose:
             yield conversation.prose
         yield from _plain_texts(conversation)
+
+
+def prose(split: Split, seed: int, count: int = 150) -> str:
+    """Stories and answers as cria is to write them, `count` of each in each language, to measure perplexity on."""
+    rng = random.Random(seed)
+    made = [
+        skill.exchange(rng, language, split).messages[-1].content
+        for skill in (stories, questions)
+        for language in LANGUAGES
+        for _ in range(count)
+    ]
+    rng.shuffle(made)
+    return "\n\n".join(made)
 
 
 @cache

@@ -8,24 +8,25 @@ A Llama may be used from several threads at once; what they ask for runs togethe
 
 from __future__ import annotations
 
-import difflib
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, SupportsIndex, cast, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pronk import arguments
+from pronk.arguments import MessageLike, Prompt, ToolLike
 from pronk.backends import make_backend
 from pronk.checkpoints.checkpoint import Checkpoint
 from pronk.checkpoints.lora_reader import open_lora, parse_spec
 from pronk.checkpoints.open import open_checkpoint
 from pronk.config import KvType, ModelConfig
-from pronk.engine.config import EngineConfig, Speculation, SpeculationKind, engine_config
+from pronk.engine.config import EngineConfig, engine_config
 from pronk.engine.draft import make_draft
 from pronk.engine.engine import Engine
 from pronk.engine.logprobs import TokenLogprob
@@ -33,21 +34,17 @@ from pronk.engine.request import Request
 from pronk.engine.runner import Runner
 from pronk.engine.sampling import SamplingParams
 from pronk.engine.service import EngineService
-from pronk.errors import CheckpointError, RequestError, TokenizerError
+from pronk.errors import RequestError, TokenizerError
 from pronk.model.embedding import Pooling, embed
 from pronk.model.llama import LlamaModel, load_model
 from pronk.model.lora import Adapters, everywhere
 from pronk.model.perplexity import Perplexity, perplexity
 from pronk.results import ChatResult, ChatStream, Completion, CompletionStream, Piece
 from pronk.text.chat import chat_format as make_chat_format
-from pronk.text.messages import ChatFormat, Message, Tool, message_to_json, messages_from_json, tools_from_json
+from pronk.text.messages import ChatFormat
 from pronk.text.tokenizer import Tokenizer
 
 __all__ = ["ChatResult", "ChatStream", "Completion", "CompletionStream", "Llama", "Piece", "load"]
-
-MessageLike = Message | Mapping[str, Any]
-ToolLike = Tool | Mapping[str, Any] | str
-Prompt = str | Sequence[int]
 
 
 def load(
@@ -95,7 +92,7 @@ def load(
         token_budget=token_budget,
         kv_type=kv_type,
         prefill_chunk=prefill_chunk,
-        speculation=_speculation(draft, lookup, draft_tokens, backend),
+        speculation=arguments.speculation(draft, lookup, draft_tokens, backend),
     )
     ops = make_backend(backend, threads=threads, dtype=dtype)
     model = load_model(checkpoint.config, checkpoint.tensors, ops)
@@ -130,7 +127,7 @@ class Llama:
         """`draft` goes with `engine_config.speculation`."""
         self.checkpoint = checkpoint
         self.engine_config = engine_config
-        self.defaults = _defaults(checkpoint)
+        self.defaults = arguments.advised(checkpoint)
         self.adapter: str | None = None
         self._chat_variant = chat_format
         self._tokenizer = tokenizer
@@ -252,8 +249,8 @@ class Llama:
         adapter: the name of a loaded LoRA adapter, "" for none, otherwise the Llama's `adapter`.
         With `stream`: the pieces as they come, and the whole as `.result`. Raises ChatFormatError, RequestError.
         """
-        conversation, offered = _messages(messages, system), _tools(tools)
-        chosen = self._params(params, sampling)
+        conversation, offered = arguments.messages(messages, system), arguments.tools(tools)
+        chosen = arguments.sampling_params(params or self.defaults, sampling)
         form = self.chat_format
         if not chosen.ignore_eos:
             chosen = replace(chosen, stop_ids=form.stop_ids | set(chosen.stop_ids))
@@ -316,10 +313,10 @@ class Llama:
         echo: put the prompt's text in front. params, sampling, stream: as in `chat`; the pieces of a stream of several
         say by their `index` where they belong. adapter: as in `chat`. Raises RequestError, TokenizerError.
         """
-        prompts, several = _prompts(prompt)
+        prompts, several = arguments.prompts(prompt)
         if n is not None and n < 1:
             raise RequestError(f"n is {n}, expected at least 1")
-        chosen = self._params(params, sampling)
+        chosen = arguments.sampling_params(params or self.defaults, sampling)
         ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts for _ in range(n or 1)]
         name = self._adapter(adapter)
         requests = [Request(tuple(tokens), chosen.nth(i % (n or 1)), adapter=name) for i, tokens in enumerate(ids)]
@@ -387,7 +384,7 @@ class Llama:
         """A vector (N, D) for each text, or token ids: the states after the last layer and its norm, their mean or the
         last token's; of length 1 with `normalize`. Raises RequestError for a text without tokens, or past the context.
         """
-        prompts, _ = _prompts(texts)
+        prompts, _ = arguments.prompts(texts)
         ids = [self._encode(p) if isinstance(p, str) else list(map(int, p)) for p in prompts]
         kv_type = self.engine_config.kv_type
         model = self._model_with(adapter)
@@ -436,72 +433,9 @@ class Llama:
     def _encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, bos=self._adds_bos)
 
-    def _params(self, params: SamplingParams | None, sampling: Mapping[str, Any]) -> SamplingParams:
-        known = [field.name for field in fields(SamplingParams)]
-        for name in sampling:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-                raise TypeError(f"unknown option {name!r}; {hint}")
-        return replace(params or self.defaults, **sampling)
-
-
-def _speculation(draft: str | Path | None, lookup: bool, most: int, backend: str) -> Speculation | None:
-    if draft is None and not lookup:
-        return None
-    kind: SpeculationKind = "lookup" if draft is None else "both" if lookup else "draft"
-    return Speculation(kind, most, rows=_CPU_ROWS if backend == "cpu" else _GPU_ROWS)
-
 
 def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     try:
         return checkpoint.load_tokenizer()
     except TokenizerError:
         return None
-
-
-# Rows for which a step takes about as long as reading the weights; the GPU's number is a guess of ours.
-_CPU_ROWS = Speculation().rows
-_GPU_ROWS = 64
-
-
-def _defaults(checkpoint: Checkpoint) -> SamplingParams:
-    advice = {f.name: getattr(checkpoint.defaults, f.name) for f in fields(checkpoint.defaults)}
-    try:
-        return SamplingParams(**{name: value for name, value in advice.items() if value is not None})
-    except RequestError as error:
-        raise CheckpointError(f"{checkpoint.path}: generation_config.json: {error}") from None
-
-
-def _prompts(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]]) -> tuple[list[Prompt], bool]:
-    """The prompts, and whether there may be several."""
-    if isinstance(prompt, str):
-        return [prompt], False
-    items = list(prompt)
-    if not items:
-        raise RequestError("there is no prompt; give a text, token ids, or a list of either")
-    numbers = [isinstance(item, SupportsIndex) for item in items]
-    if all(numbers):
-        return [cast("list[int]", items)], False
-    if any(numbers):
-        raise RequestError("a prompt mixes token ids with texts; give a text, token ids, or a list of either")
-    return cast("list[Prompt]", items), True
-
-
-def _messages(messages: str | Sequence[MessageLike], system: str | None) -> list[Message]:
-    if isinstance(messages, str):
-        items = [Message("user", messages)]
-    elif all(isinstance(message, Message) for message in messages):
-        items = cast("list[Message]", list(messages))
-    else:
-        plain = [message_to_json(m) if isinstance(m, Message) else m for m in messages]
-        items = list(messages_from_json(plain))
-    if system is None:
-        return items
-    if any(message.role == "system" for message in items):
-        raise RequestError("the system prompt is given twice: as `system` and in the messages")
-    return [Message("system", system), *items]
-
-
-def _tools(tools: Sequence[ToolLike]) -> list[Tool]:
-    return [tool if isinstance(tool, Tool) else tools_from_json([tool])[0] for tool in tools]
