@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the recipe is no part of the package
 
@@ -24,7 +25,7 @@ from pronk.cli import main as command_line
 from pronk.text.chat import read_answer
 from pronk.text.messages import Answer, Message, Tool
 from recipes.cria import checks
-from recipes.cria.conversation import Exchange, Language, Skill
+from recipes.cria.conversation import Exchange, Language, Skill, Split
 from recipes.cria.corpus import prose
 from recipes.cria.skills import arithmetic, guard, questions, stories, talk, tools
 
@@ -32,11 +33,16 @@ SEED = 7
 MOST_TOKENS = 320
 
 
-Draw = Callable[[random.Random, Language], Exchange]
+Draw = Callable[[random.Random, Language, Split], Exchange]
 
 
-def held_out(skill: Skill) -> Draw:
-    return lambda rng, language: skill.exchange(rng, language, "held_out")
+def of(skill: Skill) -> Draw:
+    return lambda rng, language, split: skill.exchange(rng, language, split)
+
+
+def in_own_words(rng: random.Random, language: Language, split: Split) -> Exchange:
+    """A question in the one wording that no pattern yields, which no split's training has."""
+    return questions.in_own_words(rng, language)
 
 
 @dataclass(frozen=True)
@@ -51,14 +57,14 @@ class Test:
 
 
 TESTS = (
-    Test("stories, English", held_out(stories), ("en",), 200, 0.95),
-    Test("stories, Chinese", held_out(stories), ("zh",), 200, 0.95),
-    Test("questions", held_out(questions), ("en", "zh"), 200, 0.90),
-    Test("questions like no pattern", questions.in_own_words, ("en", "zh"), 200, None),
-    Test("arithmetic", held_out(arithmetic), ("en", "zh"), 300, 0.95),
-    Test("tool calls", held_out(tools), ("en", "zh"), 200, 0.90),
-    Test("guard", held_out(guard), ("en", "zh"), 200, 0.90),
-    Test("talk", held_out(talk), ("en", "zh"), 200, 0.80),
+    Test("stories, English", of(stories), ("en",), 200, 0.95),
+    Test("stories, Chinese", of(stories), ("zh",), 200, 0.95),
+    Test("questions", of(questions), ("en", "zh"), 200, 0.90),
+    Test("questions like no pattern", in_own_words, ("en", "zh"), 200, None),
+    Test("arithmetic", of(arithmetic), ("en", "zh"), 300, 0.95),
+    Test("tool calls", of(tools), ("en", "zh"), 200, 0.90),
+    Test("guard", of(guard), ("en", "zh"), 200, 0.90),
+    Test("talk", of(talk), ("en", "zh"), 200, 0.80),
 )
 ENDS_BAR = 0.99
 QUANTIZED_BAR = 1.03
@@ -112,10 +118,10 @@ def ask(llama: pronk.Llama, asked: Sequence[tuple[tuple[Message, ...], tuple[Too
     ]
 
 
-def run(llama: pronk.Llama, test: Test, count: int, show: int) -> tuple[Score, int, int]:
+def run(llama: pronk.Llama, test: Test, split: Split, count: int, show: int) -> tuple[Score, int, int]:
     """The score, how many answers ended by themselves, and of how many."""
     rng = random.Random(f"{SEED} {test.name}")
-    exchanges = [test.draw(rng, test.languages[i % len(test.languages)]) for i in range(count)]
+    exchanges = [test.draw(rng, test.languages[i % len(test.languages)], split) for i in range(count)]
     work = [(number, exchange, turn) for number, exchange in enumerate(exchanges) for turn in turns(exchange)]
     answers = ask(llama, [(turn.before, exchange.tools) for _, exchange, turn in work])
     wrong: set[int] = set()
@@ -154,6 +160,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1000, help="exchanges of each test, at most")
     parser.add_argument("--show", type=int, default=0, help="wrong answers of each test to print")
     parser.add_argument("--only", default="", help="tests whose name has this in it")
+    parser.add_argument("--split", choices=get_args(Split), default="held_out", help="train: as training has it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if not any(options.only in test.name for test in TESTS):
@@ -162,7 +169,7 @@ def main() -> None:
     with pronk.load(options.model) as llama:
         for test in TESTS:
             if options.only in test.name:
-                score, stopped, count = run(llama, test, min(test.count, options.limit), options.show)
+                score, stopped, count = run(llama, test, options.split, min(test.count, options.limit), options.show)
                 scores.append(score)
                 ended, asked = ended + stopped, asked + count
     scores.append(Score("ends its turn by itself", ended, asked, ENDS_BAR))
