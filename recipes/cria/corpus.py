@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -42,12 +42,31 @@ SYSTEM_PROMPTS: dict[Language, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _SHARD_TOKENS = 500_000
+_OPENING = 5  # tokens of an answer
+_OPENING_QUESTIONS = 0.8  # the others are small talk
 
-# What a token weighs in the loss. A verdict is five tokens after two hundred; much of a story is chance.
-_WEIGHTS = {"stories": 5, "guard": 40}
-_CALL_WEIGHT = 14
-_SAID_WEIGHT = 8
-_HEARD_WEIGHT = 2  # where what the assistant does not say counts at all
+
+@dataclass(frozen=True)
+class Weight:
+    """What the tokens of one message weigh in the loss: the first, the `near` ones after it, and the rest."""
+
+    first: int
+    near: int
+    rest: int
+    count: int = 2  # of the near ones
+
+
+# An answer is settled by its first words: after "RoPE rotates" nothing of it is open any more. A call is settled token
+# by token, a verdict is five tokens after two hundred, and most of a story is chance but for its first sentence.
+_WEIGHTS: Mapping[str, Weight] = {
+    "stories": Weight(8, 8, 2, count=24), "questions": Weight(64, 40, 8, count=3), "arithmetic": Weight(32, 32, 32),
+    "talk": Weight(48, 24, 12), "tools": Weight(56, 24, 12), "guard": Weight(40, 40, 40),
+}  # fmt: skip
+_CALL = Weight(56, 28, 28)
+_DRILLED = Weight(14, 14, 14)  # a verdict among many under one policy
+_PROSE = 3
+_COPIED = 8  # of random tokens that come again
+_HEARD = 2  # where what the assistant does not say counts at all
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,8 @@ class Conversation:
     messages: tuple[Message, ...] = ()
     tools: tuple[Tool, ...] = ()
     prose: str = ""
-    weights: tuple[int, ...] = ()  # of the assistant's messages
+    weights: tuple[Weight, ...] = ()  # of the assistant's messages
+    opening: bool = False  # only the first tokens of the last answer are learned from, and kept
 
 
 @dataclass(frozen=True)
@@ -106,13 +126,16 @@ def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
     if drawn < plan.prose + plan.guard:
         return _joined([guard.exchange(rng, language, "train")])
     drawn -= plan.prose + plan.guard
+    if drawn < plan.openings:
+        return _opening(rng, language)
+    drawn -= plan.openings
     if drawn < plan.tools:
         return _with_tools(rng, language, plan)
     if drawn < plan.tools + plan.sums:
         return _with_system(rng, language, _joined([_sum(rng, language) for _ in range(rng.randint(8, 20))]))
     if drawn < plan.tools + plan.sums + plan.verdicts:
         verdicts = _joined(guard.drill(rng, "train", rng.randint(8, 14)))
-        return replace(verdicts, weights=(_CALL_WEIGHT,) * len(verdicts.weights))
+        return replace(verdicts, weights=(_DRILLED,) * len(verdicts.weights))
     turns = [_spoken(rng, language, plan) for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))]
     return _with_system(rng, language, _joined(turns))
 
@@ -132,7 +155,7 @@ def copies(rng: random.Random, tokenizer: Tokenizer) -> Encoded:
         weights += [0] * len(run)
     for run in again:
         ids += run
-        weights += [0] + [_SAID_WEIGHT] * (len(run) - 1)
+        weights += [0] + [_COPIED] * (len(run) - 1)
     return Encoded(np.array([*ids, eos], np.uint16), np.array([*weights, 0], np.uint8))
 
 
@@ -142,13 +165,16 @@ def encode(chat: ChatFormat, conversation: Conversation, plain_loss: bool) -> En
     special = tokenizer.special_ids
     if conversation.prose:
         ids = [*tokenizer.encode(conversation.prose, bos=True), special["<|end_of_text|>"]]
-        weights = [_WEIGHTS["stories"]] * len(ids)
+        weights = [_PROSE] * len(ids)
     else:
         header = _header(tokenizer)
         ids = chat.encode(conversation.messages, conversation.tools)[: -len(header)]
         ends = frozenset({special["<|eot_id|>"], special["<|eom_id|>"]})
-        heard = _HEARD_WEIGHT if plain_loss else 0
+        heard = _HEARD if plain_loss else 0
         weights = _weights(ids, header, ends, conversation.weights, heard)
+        if conversation.opening:
+            end = _cut(ids, weights)
+            ids, weights = ids[:end], weights[:end]
     weights[0] = 0
     return Encoded(np.array(ids, np.uint16), np.array(weights, np.uint8))
 
@@ -165,8 +191,9 @@ def make(plan: Plan, stage: CorpusPlan, salt: str, tokenizer_file: bytes, proces
 
 
 def held_back_plan(plan: Plan) -> CorpusPlan:
-    """What the loss is measured on: the last stage's mixture, from seeds that training does not use."""
-    return replace(plan.stages[-1].corpus, tokens=plan.held_back_tokens)
+    """What the loss is measured on: the mixture of conversations, from seeds that training does not use."""
+    finetune = next(stage for stage in plan.stages if stage.name == "finetune")
+    return replace(finetune.corpus, tokens=plan.held_back_tokens)
 
 
 def texts(plan: Plan) -> Iterator[str]:
@@ -215,6 +242,12 @@ def _with_tools(rng: random.Random, language: Language, plan: CorpusPlan) -> Con
     return _with_system(rng, language, replace(_joined(turns), tools=box))
 
 
+def _opening(rng: random.Random, language: Language) -> Conversation:
+    """A question, and the few tokens that settle what is answered: three of them cost what one whole answer does."""
+    skill = questions if rng.random() < _OPENING_QUESTIONS else talk
+    return replace(_joined([skill.exchange(rng, language, "train")]), opening=True)
+
+
 def _sum(rng: random.Random, language: Language) -> Exchange:
     return arithmetic.exchange(rng, language, "train")
 
@@ -228,7 +261,7 @@ def _spoken(rng: random.Random, language: Language, plan: CorpusPlan) -> Exchang
 
 def _joined(turns: Sequence[Exchange]) -> Conversation:
     said = [(turn, message) for turn in turns for message in turn.messages if message.role == "assistant"]
-    weights = (_CALL_WEIGHT if message.tool_calls else _WEIGHTS.get(turn.skill, _SAID_WEIGHT) for turn, message in said)
+    weights = (_CALL if message.tool_calls else _WEIGHTS[turn.skill] for turn, message in said)
     return Conversation(tuple(message for turn in turns for message in turn.messages), weights=tuple(weights))
 
 
@@ -261,20 +294,27 @@ def _header(tokenizer: Tokenizer) -> list[int]:
 
 
 def _weights(
-    ids: Sequence[int], header: Sequence[int], ends: frozenset[int], said: Sequence[int], heard: int
+    ids: Sequence[int], header: Sequence[int], ends: frozenset[int], said: Sequence[Weight], heard: int
 ) -> list[int]:
-    """What each id weighs: said[i] what follows the assistant's i-th header, the token that ends the turn included;
-    `heard` all else."""
-    weights, turn, speaking = [heard] * len(ids), -1, False
+    """What each id weighs: said[i] for what follows the assistant's i-th header, the token that ends the turn
+    included; `heard` all else."""
+    weights, turn, place = [heard] * len(ids), -1, -1  # the place in what the assistant says, -1 outside
     for index, token in enumerate(ids):
-        if not speaking and token == header[-1] and list(ids[index + 1 - len(header) : index + 1]) == list(header):
-            speaking, turn = True, turn + 1
-        elif speaking:
-            weights[index] = said[turn]
-            speaking = token not in ends
+        if place < 0 and token == header[-1] and list(ids[index + 1 - len(header) : index + 1]) == list(header):
+            turn, place = turn + 1, 0
+        elif place >= 0:
+            weight = said[turn]
+            weights[index] = weight.first if not place else weight.near if place <= weight.count else weight.rest
+            place = -1 if token in ends else place + 1
     if turn + 1 != len(said):
         raise ValueError(f"{turn + 1} turns of the assistant were found, expected {len(said)}")
     return weights
+
+
+def _cut(ids: Sequence[int], weights: Sequence[int]) -> int:
+    """Where an opening ends: after the first tokens of the last answer."""
+    last = next(index for index in range(len(ids) - 1, 0, -1) if weights[index] and not weights[index - 1])
+    return min(last + _OPENING, len(ids))
 
 
 def _shard(job: tuple[Plan, CorpusPlan, str, int, bytes]) -> Corpus:

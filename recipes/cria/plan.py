@@ -27,6 +27,7 @@ class CorpusPlan:
     tools: float
     sums: float  # many in a row: a sum is short, and takes practice
     verdicts: float  # of the guard, many under one policy
+    openings: float  # a question and the first tokens of its answer
     shares: Mapping[str, float]  # of the exchanges of an ordinary conversation
     plain_loss: bool
     tool_turns: tuple[int, ...]  # requests to one toolbox: its description is most of what a tool call costs
@@ -64,7 +65,7 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
     )  # fmt: skip
 
 
-def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
+def _stages(pretrain: int, finetune: int, sharpen: int, warmup: int) -> tuple[StagePlan, ...]:
     shares = {"stories": 0.18, "questions": 0.46, "arithmetic": 0.13, "talk": 0.23}
     turns = (3, 4, 5, 6, 7, 8)
     return (
@@ -78,6 +79,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 tools=0.16,
                 sums=0.05,
                 verdicts=0.0,
+                openings=0.0,
                 shares=shares,
                 plain_loss=True,
                 tool_turns=turns,
@@ -97,6 +99,7 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
                 tools=0.18,
                 sums=0.05,
                 verdicts=0.05,
+                openings=0.0,
                 shares=shares,
                 plain_loss=False,
                 tool_turns=turns,
@@ -106,12 +109,32 @@ def _stages(pretrain: int, finetune: int, warmup: int) -> tuple[StagePlan, ...]:
             warmup=0,
             end=0.0,
         ),
+        StagePlan(
+            name="sharpen",
+            corpus=CorpusPlan(
+                sharpen,
+                prose=0.008,
+                copies=0.005,
+                guard=0.01,
+                tools=0.055,
+                sums=0.025,
+                verdicts=0.01,
+                openings=0.72,
+                shares=shares,
+                plain_loss=False,
+                tool_turns=turns,
+            ),
+            matrix_rate=0.006,
+            other_rate=0.0075,
+            warmup=20,
+            end=0.0,
+        ),
     )
 
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=6_000_000, finetune=31_000_000, warmup=60),
+    stages=_stages(pretrain=6_000_000, finetune=31_000_000, sharpen=12_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,
@@ -119,7 +142,7 @@ FULL = Plan(
 )
 SMOKE = Plan(
     model=_model(layers=2, vocabulary=1024),
-    stages=_stages(pretrain=20_000, finetune=20_000, warmup=2),
+    stages=_stages(pretrain=20_000, finetune=20_000, sharpen=10_000, warmup=2),
     batch_tokens=2048,
     longest=1000,
     tokenizer_texts=300,

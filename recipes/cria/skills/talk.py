@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain, cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import yaml
 
 from pronk.text.messages import Message
 from recipes.cria import words
-from recipes.cria.conversation import Exchange, Language, Split
+from recipes.cria.conversation import SPLITS, Exchange, Language, Split
 from recipes.cria.guard_phrases import guard_words, to_second_person
 
 _DATA = Path(__file__).parent.parent / "word_lists"
@@ -40,7 +41,7 @@ class Family:
 
     id: str
     weight: float
-    asks: Mapping[Split, tuple[str, ...]]
+    asks: Mapping[Split, tuple[tuple[str, ...], ...]]  # phrasings, each in its readings
     answers: tuple[str, ...]
     contains: tuple[tuple[str, ...], ...]
     rows: tuple[tuple[str, ...], ...]
@@ -87,7 +88,7 @@ def exchange(rng: random.Random, language: Language, split: Split) -> Exchange:
 
 
 def _make(rng: random.Random, family: Family, talk: Talk, language: Language, split: Split) -> _Made:
-    ask = _CHOICE.sub(lambda match: rng.choice(match[1].split("/")), rng.choice(family.asks[split]))
+    ask = rng.choice(rng.choice(family.asks[split]))
     answer = rng.choice(family.answers)
     slots: Slots = {}
     if family.rows:
@@ -266,7 +267,7 @@ def read_talk(language: Language) -> Talk:
     families = tuple(_family(entry, tables) for entry in data["families"])
     known = {*lists, *_WORDS}
     for family in families:
-        for ask in (*family.asks["train"], *family.asks["held_out"]):
+        for ask in chain(*family.asks["train"], *family.asks["held_out"]):
             for answer in family.answers:
                 _check(family, ask, answer, known)
     return Talk(families, lists)
@@ -277,13 +278,36 @@ def _family(entry: Mapping[str, Any], tables: Mapping[str, tuple[tuple[str, ...]
     return Family(
         id=entry["id"],
         weight=float(entry.get("weight", 1)),
-        asks={"train": _items(entry["ask"]), "held_out": _items(entry["held_out"])},
+        asks=_split(_items(entry["ask"]), _items(entry["held_out"])),
         answers=_items(entry["answer"]),
         contains=tuple(tuple(text.strip() for text in group.split("/")) for group in entry["contains"].split(";")),
         rows=tables[rows] if rows in tables else _rows(rows),
         maker=entry.get("maker", ""),
         digression=bool(entry.get("digression", False)),
     )
+
+
+def _split(written: tuple[str, ...], spare: tuple[str, ...]) -> dict[Split, tuple[tuple[str, ...], ...]]:
+    """The phrasings of both splits. `spare` is held out if chance holds out nothing else."""
+    forms = [_readings(form) for form in (*written, *spare)]
+    apart = {
+        split: tuple(kept for form in forms if (kept := tuple(r for r in form if words.split_of(_key(r)) == split)))
+        for split in SPLITS
+    }
+    if all(apart.values()):
+        return apart
+    return {"train": tuple(map(_readings, written)), "held_out": tuple(map(_readings, spare))}
+
+
+def _readings(form: str) -> tuple[str, ...]:
+    """ "[Hi/Hello], cria" -> "Hi, cria" and "Hello, cria"."""
+    parts = [part.split("/") if odd else [part] for odd, part in zip(cycle((0, 1)), _CHOICE.split(form))]
+    return tuple("".join(chosen).replace("  ", " ") for chosen in product(*parts))
+
+
+def _key(reading: str) -> str:
+    """What "Hello!" and "hello" have in common."""
+    return re.sub(r"[^\w{}]+", " ", reading.lower()).strip() or reading
 
 
 def _check(family: Family, ask: str, answer: str, known: set[str]) -> None:
