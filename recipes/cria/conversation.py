@@ -16,7 +16,6 @@ from pronk.text.messages import Message, Tool
 Language = Literal["en", "zh"]
 Split = Literal["train", "held_out"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
-SPLITS: tuple[Split, ...] = ("train", "held_out")
 
 
 @dataclass(frozen=True)

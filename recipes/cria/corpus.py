@@ -43,7 +43,7 @@ SYSTEM_PROMPTS: dict[Language, tuple[str, ...]] = {
 }  # fmt: skip
 _SHARD_TOKENS = 500_000
 _OPENING = 5  # tokens of an answer
-_OPENING_QUESTIONS = 0.8  # the others are small talk
+_OPENING_QUESTIONS = 0.7  # the others are small talk
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Weight:
 # An answer is settled by its first words: after "RoPE rotates" nothing of it is open any more. A call is settled token
 # by token, a verdict is five tokens after two hundred, and most of a story is chance but for its first sentence.
 _WEIGHTS: Mapping[str, Weight] = {
-    "stories": Weight(8, 8, 2, count=24), "questions": Weight(64, 40, 8, count=3), "arithmetic": Weight(32, 32, 32),
+    "stories": Weight(12, 12, 4, count=24), "questions": Weight(64, 40, 8, count=3), "arithmetic": Weight(32, 32, 32),
     "talk": Weight(48, 24, 12), "tools": Weight(56, 24, 12), "guard": Weight(40, 40, 40),
 }  # fmt: skip
 _CALL = Weight(56, 28, 28)
@@ -143,11 +143,13 @@ def compose(rng: random.Random, plan: CorpusPlan) -> Conversation:
 def copies(rng: random.Random, tokenizer: Tokenizer) -> Encoded:
     """Runs of random tokens that come again and again: all that can be known of them is what followed last time.
 
-    Copying is what names, things and arguments take most, and nothing teaches it faster.
+    Copying is what names, things and arguments take most, and nothing teaches it faster. Half of the time the tokens
+    are few, so that one alone does not say what followed it: after the second half of 波波 comes no third.
     """
     special = tokenizer.special_ids
     bos, eos = special["<|begin_of_text|>"], special["<|end_of_text|>"]
-    runs = [[rng.randrange(bos) for _ in range(rng.randint(2, 7))] for _ in range(rng.randint(3, 24))]
+    known = range(bos) if rng.random() < 0.5 else rng.sample(range(bos), rng.randint(4, 24))
+    runs = [[rng.choice(known) for _ in range(rng.randint(2, 7))] for _ in range(rng.randint(3, 24))]
     again = [rng.choice(runs) for _ in range(rng.randint(len(runs), 2 * len(runs) + 8))]
     ids, weights = [bos], [0]
     for run in runs:

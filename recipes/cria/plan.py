@@ -66,7 +66,7 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
 
 
 def _stages(pretrain: int, finetune: int, sharpen: int, warmup: int) -> tuple[StagePlan, ...]:
-    shares = {"stories": 0.18, "questions": 0.46, "arithmetic": 0.13, "talk": 0.23}
+    shares = {"stories": 0.20, "questions": 0.40, "arithmetic": 0.12, "talk": 0.28}
     turns = (3, 4, 5, 6, 7, 8)
     return (
         StagePlan(
@@ -93,13 +93,13 @@ def _stages(pretrain: int, finetune: int, sharpen: int, warmup: int) -> tuple[St
             name="finetune",
             corpus=CorpusPlan(
                 finetune,
-                prose=0.03,
-                copies=0.02,
-                guard=0.08,
-                tools=0.18,
-                sums=0.05,
-                verdicts=0.05,
-                openings=0.0,
+                prose=0.02,
+                copies=0.03,
+                guard=0.04,
+                tools=0.14,
+                sums=0.03,
+                verdicts=0.02,
+                openings=0.55,
                 shares=shares,
                 plain_loss=False,
                 tool_turns=turns,
@@ -134,7 +134,7 @@ def _stages(pretrain: int, finetune: int, sharpen: int, warmup: int) -> tuple[St
 
 FULL = Plan(
     model=_model(layers=4, vocabulary=4096),
-    stages=_stages(pretrain=6_000_000, finetune=31_000_000, sharpen=12_000_000, warmup=60),
+    stages=_stages(pretrain=6_000_000, finetune=29_000_000, sharpen=12_000_000, warmup=60),
     batch_tokens=7680,
     longest=1000,
     tokenizer_texts=30_000,

@@ -49,6 +49,13 @@ def name(rng: random.Random, language: Language, split: Split) -> str:
     return (_nickname if rng.random() < 0.5 else _given_name)(rng, split)
 
 
+def known_name(rng: random.Random, language: Language, split: Split) -> str:
+    """A name that nobody gave and that comes easily: a real one in English, 小 and a character in Chinese."""
+    if language == "en":
+        return _real_name(rng, split)
+    return until(split, lambda: f"小{rng.choice(_list('zh', 'nickname.characters'))}")
+
+
 def gender(name: str) -> Literal["he", "she"]:
     """How a story speaks of someone. A made-up name goes by its ending, so that there is something to learn."""
     if name in _list("en", "girls"):
@@ -63,9 +70,9 @@ def place(rng: random.Random, language: Language, split: Split) -> str:
     return until(split, lambda: _made_town(rng, language))
 
 
-def animal(rng: random.Random, language: Language, split: Split) -> str:
-    """A kind of animal, in one or two words."""
-    if split == "train" and rng.random() < MADE_UP_SHARE:
+def animal(rng: random.Random, language: Language, split: Split, *, known: bool = False) -> str:
+    """A kind of animal, in one or two words. `known`: none that is made up."""
+    if split == "train" and not known and rng.random() < MADE_UP_SHARE:
         return _noun(rng, language)
     return rng.choice(_side(language, "animals", split))
 
@@ -76,10 +83,11 @@ def thing(rng: random.Random, language: Language, split: Split) -> str:
 
 
 def any_thing(
-    rng: random.Random, language: Language, split: Split, kinds: tuple[ThingKind, ...] = THING_KINDS
-) -> Thing:
-    """`thing`, with what a story has to know of it. Kinds are as likely as they have words."""
-    made_up = split == "train" and rng.random() < MADE_UP_SHARE
+    rng: random.Random, language: Language, split: Split, kinds: tuple[ThingKind, ...] = THING_KINDS,
+    *, known: bool = False,
+) -> Thing:  # fmt: skip
+    """`thing`, with what a story has to know of it. Kinds are as likely as they have words. `known`: none made up."""
+    made_up = split == "train" and not known and rng.random() < MADE_UP_SHARE
     pairs = [(kind, noun) for kind in kinds for noun in _things(language, kind, split)]
     kind, entry = rng.choice(pairs)
     measure, _, noun = entry.rpartition("|")

@@ -185,21 +185,24 @@ def _mentions(figure: Figure) -> list[str]:
     return [mention for mention in (figure.text, figure.kind) if mention]
 
 
-def _distinct_things(rng: random.Random, language: Language, split: Split, count: int) -> tuple[Thing, ...]:
+def _distinct_things(
+    rng: random.Random, language: Language, split: Split, count: int, *, known: bool = False
+) -> tuple[Thing, ...]:
     things: list[Thing] = []
     while len(things) < count:
-        thing = words.any_thing(rng, language, split)
+        thing = words.any_thing(rng, language, split, known=known)
         if all(thing.noun not in other.noun and other.noun not in thing.noun for other in things):
             things.append(thing)
     return tuple(things)
 
 
-def _figure(rng: random.Random, language: Language, split: Split) -> Figure:
-    """Two of three are people; of the animals, every second has a name, and every tenth is a llama."""
-    name = words.name(rng, language, split)
+def _figure(rng: random.Random, language: Language, split: Split, *, known: bool = False) -> Figure:
+    """Two of three are people; of the animals, every second has a name, and every tenth is a llama. `known`: nothing
+    is made up."""
+    name = (words.known_name if known else words.name)(rng, language, split)
     if rng.random() < 0.66:
         return _person(rng, language, name)
-    kind = words.animal(rng, language, split)
+    kind = words.animal(rng, language, split, known=known)
     llamas = [llama for llama in LLAMAS if words.split_of(llama) == split and llama.isascii() == (language == "en")]
     if llamas and rng.random() < 0.1:
         kind = rng.choice(llamas)
@@ -305,14 +308,15 @@ def _tell(
 
 
 def _cast(rng: random.Random, language: Language, split: Split, wish: Wish) -> Cast:
-    """Whoever and whatever the wish leaves open is chosen here."""
+    """Whoever and whatever the wish leaves open is chosen here, of what is known: nobody can foresee a made-up name,
+    and a model that has to begin one does not know how to end it."""
     figures = list(wish.figures)
     if not figures:
-        figures.append(_figure(rng, language, split))
+        figures.append(_figure(rng, language, split, known=True))
     if len(figures) < 2:
-        stranger = _person(rng, language, words.name(rng, language, split))
+        stranger = _person(rng, language, words.known_name(rng, language, split))
         figures.append(stranger if rng.random() < 0.4 else _helper(rng, language))
-    things = wish.things or _distinct_things(rng, language, split, 1)
+    things = wish.things or _distinct_things(rng, language, split, 1, known=True)
     place = wish.place or (_place(rng, language, split) if rng.random() < 0.4 else "")
     asked = [*(figure.asked for figure in wish.figures), *(_one(language, thing) for thing in wish.things)]
     added = [figure.full for figure in figures if figure not in wish.figures]

@@ -1,9 +1,10 @@
 """Small talk: greetings, who cria is, everyday facts, what the user told it, jokes, and what it does not know.
 
 Families of `word_lists/talk_*.yaml` say what is asked and answered. "|" separates phrasings, "[a/b]" is one of several
-words, "//" separates turns, and "{slot}" is filled alike in all turns. Phrasings are apart for held-out exchanges, and
-so is what can only be copied: names, places, things, and the topics of `lists`. Facts of `rows` are not: who was never
-told a capital cannot know it. What is expected concerns the last answer, with the earlier ones as they stand.
+words, "//" separates turns, and "{slot}" is filled alike in all turns. A hash holds out one reading in ten, but of the
+first phrasing none; where a family has no such reading, its `held_out` phrasings are. What can only be copied is apart,
+too: names, places, things, and the topics of `lists`. Facts of `rows` are not: who was never told a capital cannot know
+it. What is expected concerns the last answer, with the earlier ones as they stand.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import yaml
 
 from pronk.text.messages import Message
 from recipes.cria import words
-from recipes.cria.conversation import SPLITS, Exchange, Language, Split
+from recipes.cria.conversation import Exchange, Language, Split
 from recipes.cria.guard_phrases import guard_words, to_second_person
 
 _DATA = Path(__file__).parent.parent / "word_lists"
@@ -289,13 +290,12 @@ def _family(entry: Mapping[str, Any], tables: Mapping[str, tuple[tuple[str, ...]
 
 def _split(written: tuple[str, ...], spare: tuple[str, ...]) -> dict[Split, tuple[tuple[str, ...], ...]]:
     """The phrasings of both splits. `spare` is held out if chance holds out nothing else."""
-    forms = [_readings(form) for form in (*written, *spare)]
-    apart = {
-        split: tuple(kept for form in forms if (kept := tuple(r for r in form if words.split_of(_key(r)) == split)))
-        for split in SPLITS
-    }
-    if all(apart.values()):
-        return apart
+    plain, *forms = (_readings(form) for form in (*written, *spare))
+    known = set(map(_key, plain))
+    held_out = [tuple(r for r in form if _key(r) not in known and _split_of(r) == "held_out") for form in forms]
+    trained = [tuple(r for r in form if r not in held) for form, held in zip(forms, held_out, strict=True)]
+    if any(held_out):
+        return {"train": (plain, *filter(None, trained)), "held_out": tuple(filter(None, held_out))}
     return {"train": tuple(map(_readings, written)), "held_out": tuple(map(_readings, spare))}
 
 
@@ -303,6 +303,10 @@ def _readings(form: str) -> tuple[str, ...]:
     """ "[Hi/Hello], cria" -> "Hi, cria" and "Hello, cria"."""
     parts = [part.split("/") if odd else [part] for odd, part in zip(cycle((0, 1)), _CHOICE.split(form))]
     return tuple("".join(chosen).replace("  ", " ") for chosen in product(*parts))
+
+
+def _split_of(reading: str) -> Split:
+    return words.split_of(_key(reading))
 
 
 def _key(reading: str) -> str:

@@ -19,7 +19,7 @@ from recipes.cria import __main__ as recipe
 from recipes.cria import corpus as corpora
 from recipes.cria import plan as plans
 from recipes.cria import tokenizer, words
-from recipes.cria.corpus import Conversation
+from recipes.cria.corpus import Conversation, Weight
 
 torch = pytest.importorskip("torch")
 
@@ -47,7 +47,7 @@ def _arguments(work: Path) -> list[str]:
 
 def test_every_step_leaves_its_result(made: Path) -> None:
     log = [json.loads(line) for line in (made / "log.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in log} == {"pretrain", "finetune"}
+    assert {line["stage"] for line in log} == {"pretrain", "finetune", "sharpen"}
     assert log[-1]["loss"] < log[0]["loss"]
     assert all(later["tokens"] > earlier["tokens"] for earlier, later in itertools.pairwise(log))
     assert "held_back_loss" in log[-1]
@@ -56,6 +56,14 @@ def test_every_step_leaves_its_result(made: Path) -> None:
         assert llama.name == "cria"
         assert llama.chat_format.name == "llama3.1"
         assert llama.chat("Hello", max_tokens=4).usage.completion_tokens <= 4
+
+
+def test_what_is_written_is_the_mean_of_the_last_two_stages(made: Path) -> None:
+    before, last = (torch.load(made / f"{name}.pt", weights_only=True)["norm"] for name in ("finetune", "sharpen"))
+    assert not torch.equal(before, last)
+    with pronk.load(made / "cria-F32.gguf") as full:
+        norm = full.checkpoint.tensors["norm.weight"].array()
+    np.testing.assert_allclose(norm, ((before + last) / 2).numpy(), rtol=1e-6)
 
 
 def test_shipped_file_is_q8_0_of_the_full_one(made: Path) -> None:
@@ -198,7 +206,8 @@ def test_only_what_the_assistant_says_counts(tokenizer_file: bytes) -> None:
         Message("tool", '{"temperature": 21}', tool_call_id="call"),
         Message("assistant", "It is 21 degrees."),
     )
-    encoded = corpora.encode(chat, Conversation(messages, (tool,), weights=(9, 3)), plain_loss=False)
+    weights = (Weight(9, 9, 9), Weight(7, 5, 3))
+    encoded = corpora.encode(chat, Conversation(messages, (tool,), weights=weights), plain_loss=False)
     reader = build_tokenizer(tiktoken_file.read(tokenizer_file))
     special = {token: text for text, token in reader.special_ids.items()}
     said = "".join(
@@ -209,13 +218,36 @@ def test_only_what_the_assistant_says_counts(tokenizer_file: bytes) -> None:
     call = '{"type": "function", "name": "get_weather", "parameters": {"city": "Rome"}}'
     assert said == f"<|python_tag|>{call}<|eom_id|>It is 21 degrees.<|eot_id|>"
     assert not encoded.weights[0]
-    assert encoded.weights.tolist().count(3) == 1 + len(reader.encode("It is 21 degrees.", bos=False))
+    answer = 1 + len(reader.encode("It is 21 degrees.", bos=False))
+    assert encoded.weights[-answer:].tolist() == [7, 5, 5, *[3] * (answer - 3)]
+
+
+def test_an_opening_ends_with_the_first_tokens_of_the_answer(tokenizer_file: bytes) -> None:
+    chat = corpora.load_chat(tokenizer_file)
+    messages = (
+        Message("user", "Hi"), Message("assistant", "Hello."),
+        Message("user", "What is RoPE?"), Message("assistant", "RoPE rotates each query and key."),
+    )  # fmt: skip
+    weights = (Weight(1, 1, 1), Weight(7, 5, 3))
+    whole = corpora.encode(chat, Conversation(messages, weights=weights), plain_loss=False)
+    cut = corpora.encode(chat, Conversation(messages, weights=weights, opening=True), plain_loss=False)
+    assert cut.ids.tolist() == whole.ids[: len(cut.ids)].tolist()
+    assert cut.weights[-5:].tolist() == [7, 5, 5, 3, 3]
+    assert cut.weights[-6] == 0
+
+
+def test_openings_are_questions_and_small_talk() -> None:
+    plan = replace(plans.SMOKE.stages[-1].corpus, openings=1.0, prose=0.0, guard=0.0)
+    made = [corpora.compose(random.Random(seed), plan) for seed in range(20)]
+    assert all(conversation.opening and not conversation.tools for conversation in made)
 
 
 def test_turns_and_their_weights_have_to_fit(tokenizer_file: bytes) -> None:
     messages = (Message("user", "Hi"), Message("assistant", "Hello."))
     with pytest.raises(ValueError, match="1 turns of the assistant were found, expected 2"):
-        corpora.encode(corpora.load_chat(tokenizer_file), Conversation(messages, weights=(1, 1)), plain_loss=True)
+        corpora.encode(
+            corpora.load_chat(tokenizer_file), Conversation(messages, weights=(Weight(1, 1, 1),) * 2), plain_loss=True
+        )
 
 
 def test_what_counts_of_copies_has_come_before(tokenizer_file: bytes) -> None:
