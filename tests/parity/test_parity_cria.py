@@ -20,7 +20,8 @@ from pronk.checkpoints.registry import builtin
 from pronk.model.llama import load_model
 from support.running import run
 
-QUESTIONS = ("Hello!", "What is RoPE?", "What is 12 + 30?", "给我讲一个故事。", "怎么用pronk量化模型？")
+# Answers that are settled: where a story may go on in several ways, rounding decides.
+QUESTIONS = ("Hello!", "What is RoPE?", "What is 12 + 30?", "What does temperature do?", "什么是困惑度？")
 _LLAMA_CPP = """
 import json, sys
 from llama_cpp import Llama

@@ -348,5 +348,5 @@ def _careless(rng: random.Random, question: str) -> str:
     if rng.random() < _CARELESS:
         question = question[:1].lower() + question[1:]
     if rng.random() < _CARELESS and len(question) > 3:
-        question = question.rstrip(".?!。？！")
+        question = question.rstrip(".?!。？！") or question
     return question

@@ -44,7 +44,7 @@ _CACHED, _CACHED_CHARACTERS = 64, 1 << 20
 # Forced text stays the model's to tokenize (see above).
 _OPTIONS = '%llguidance {"no_forcing": true}'
 # A space, or a line's end and an indentation: enough for every layout, and no room for endless blanks.
-_JSON_LAYOUT = {"whitespace_pattern": r"[ ]|\n[ \t]{0,60}"}
+_JSON_LAYOUT = {"whitespace_pattern": r"[ ]|\n[ \t]{0,20}"}
 _LIMITS = {
     "max_items_in_row": 10_000,
     "initial_lexer_fuel": 1_000_000,

@@ -63,6 +63,10 @@ def test_same_seed_same_exchanges(language: Language):
     assert exchanges(language, "train") != exchanges(language, "train", seed=2)
 
 
+def test_nothing_is_left_out_of_dots_alone():
+    assert all(talk._careless(random.Random(seed), "....") == "...." for seed in range(60))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_held_out_wording_is_never_trained_on(language: Language):
     for family in talk.read_talk(language).families:
