@@ -245,7 +245,7 @@ def _with_tools(rng: random.Random, language: Language, plan: CorpusPlan) -> Con
 
 
 def _opening(rng: random.Random, language: Language) -> Conversation:
-    """A question, and the few tokens that settle what is answered: three of them cost what one whole answer does."""
+    """A question, and the few tokens that settle what is answered: less than half of what the whole costs."""
     skill = questions if rng.random() < _OPENING_QUESTIONS else talk
     return replace(_joined([skill.exchange(rng, language, "train")]), opening=True)
 
