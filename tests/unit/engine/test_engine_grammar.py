@@ -64,6 +64,18 @@ def test_a_model_gives_json_that_every_schema_accepts(model: str) -> None:
     assert ended > 0.85 * len(SCHEMAS)  # the others were still in the middle of a number or a list
 
 
+def test_a_model_that_loves_blanks_comes_to_an_end() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+              "additionalProperties": False}  # fmt: skip
+    with pronk.load("random:tiny") as llama:
+        texts = enumerate(map(llama.tokenizer.token_bytes, range(llama.tokenizer.vocab_size)))
+        bias = {token: 100.0 if text[:1] == b"\n" else 50.0 for token, text in texts if text.isspace()}
+        answer = llama.complete("Once", grammar=Grammar.json_schema(schema), logit_bias=bias, max_tokens=200)
+    assert set(json.loads(answer.text)) == {"a"}
+    assert answer.text.count("\n") >= 3
+    assert max(map(len, re.findall(r"\n[ \t]*", answer.text))) == 21
+
+
 @pytest.mark.parametrize(
     "grammar",
     [
