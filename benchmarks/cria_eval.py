@@ -3,7 +3,7 @@
 usage: python benchmarks/cria_eval.py [--model cria] [--full build/cria/cria-F32.gguf] [--limit N] [--show N] [--json]
 
 Several turns of one exchange are each asked with the right turns before them. `--show` prints wrong answers. `--full`
-measures what Q4_K_M costs.
+measures what Q4_K_M costs. `--split train` asks what training could have asked.
 """
 
 from __future__ import annotations

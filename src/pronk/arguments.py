@@ -67,6 +67,7 @@ def prompts(prompt: Prompt | Sequence[str] | Sequence[Sequence[int]]) -> tuple[l
 
 
 def messages(messages: str | Sequence[MessageLike], system: str | None) -> list[Message]:
+    """A text is the user's; `system` comes first. Raises RequestError where it is given twice."""
     if isinstance(messages, str):
         items = [Message("user", messages)]
     elif all(isinstance(message, Message) for message in messages):
@@ -82,4 +83,5 @@ def messages(messages: str | Sequence[MessageLike], system: str | None) -> list[
 
 
 def tools(tools: Sequence[ToolLike]) -> list[Tool]:
+    """Raises ChatFormatError for what is no tool."""
     return [tool if isinstance(tool, Tool) else tools_from_json([tool])[0] for tool in tools]
