@@ -8,7 +8,7 @@ brings its tool list along, a sum is a dozen tokens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pronk.config import ModelConfig, RopeScaling
 
@@ -66,69 +66,23 @@ def _model(layers: int, vocabulary: int) -> ModelConfig:
 
 
 def _stages(pretrain: int, finetune: int, sharpen: int, warmup: int) -> tuple[StagePlan, ...]:
-    shares = {"stories": 0.20, "questions": 0.40, "arithmetic": 0.12, "talk": 0.28}
-    turns = (3, 4, 5, 6, 7, 8)
+    talked = CorpusPlan(
+        finetune, prose=0.02, copies=0.03, guard=0.04, tools=0.14, sums=0.03, verdicts=0.02, openings=0.55,
+        shares={"stories": 0.20, "questions": 0.40, "arithmetic": 0.12, "talk": 0.28}, plain_loss=False,
+        tool_turns=(3, 4, 5, 6, 7, 8),
+    )  # fmt: skip
+    read = replace(
+        talked, tokens=pretrain, prose=0.04, copies=0.10, guard=0.08, tools=0.16, sums=0.05, verdicts=0.0, openings=0.0,
+        plain_loss=True,
+    )  # fmt: skip
+    sharpened = replace(
+        talked, tokens=sharpen, prose=0.008, copies=0.005, guard=0.01, tools=0.055, sums=0.025, verdicts=0.01,
+        openings=0.72,
+    )  # fmt: skip
     return (
-        StagePlan(
-            name="pretrain",
-            corpus=CorpusPlan(
-                pretrain,
-                prose=0.04,
-                copies=0.10,
-                guard=0.08,
-                tools=0.16,
-                sums=0.05,
-                verdicts=0.0,
-                openings=0.0,
-                shares=shares,
-                plain_loss=True,
-                tool_turns=turns,
-            ),
-            matrix_rate=0.016,
-            other_rate=0.02,
-            warmup=warmup,
-            end=0.75,
-        ),
-        StagePlan(
-            name="finetune",
-            corpus=CorpusPlan(
-                finetune,
-                prose=0.02,
-                copies=0.03,
-                guard=0.04,
-                tools=0.14,
-                sums=0.03,
-                verdicts=0.02,
-                openings=0.55,
-                shares=shares,
-                plain_loss=False,
-                tool_turns=turns,
-            ),
-            matrix_rate=0.012,
-            other_rate=0.015,
-            warmup=0,
-            end=0.0,
-        ),
-        StagePlan(
-            name="sharpen",
-            corpus=CorpusPlan(
-                sharpen,
-                prose=0.008,
-                copies=0.005,
-                guard=0.01,
-                tools=0.055,
-                sums=0.025,
-                verdicts=0.01,
-                openings=0.72,
-                shares=shares,
-                plain_loss=False,
-                tool_turns=turns,
-            ),
-            matrix_rate=0.006,
-            other_rate=0.0075,
-            warmup=20,
-            end=0.0,
-        ),
+        StagePlan("pretrain", read, matrix_rate=0.016, other_rate=0.02, warmup=warmup, end=0.75),
+        StagePlan("finetune", talked, matrix_rate=0.012, other_rate=0.015, warmup=0, end=0.0),
+        StagePlan("sharpen", sharpened, matrix_rate=0.006, other_rate=0.0075, warmup=20, end=0.0),
     )
 
 
