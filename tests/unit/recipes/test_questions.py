@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from recipes.cria import words
 from recipes.cria.conversation import LANGUAGES, Language, Split
 from recipes.cria.skills import questions
 from recipes.cria.skills.questions import check, exchange, families, read
@@ -234,3 +235,10 @@ def test_a_sentence_that_becomes_somebodys_own_words_stays_as_it_was(
         questions._all_own_words.cache_clear()
     assert "tellmeaboutllamawool" not in {fold(text) for text in asked}
     assert "Help me with llama wool." in asked
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_first_way_to_ask_is_never_held_out(language: Language) -> None:
+    firsts = [next(family.wordings[language].ask[0].readings()) for family in questions.families()]
+    assert {questions._split_of(text) for text in firsts} == {"train"}
+    assert any(words.split_of(questions._fold(text)) == "held_out" for text in firsts)

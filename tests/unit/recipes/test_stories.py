@@ -122,3 +122,12 @@ def test_half_of_the_prose_begins_as_a_book_does(language: Language) -> None:
     frames = tuple(frame.partition("{cast}")[0] for frame in stories._book(language).lists["presents"])
     assert all(frames)
     assert 30 < sum(text.startswith(frames) for text in begun) < 70
+
+
+def test_what_nobody_asked_for_is_not_made_up() -> None:
+    people = {*words._list("en", "girls"), *words._list("en", "boys")}
+    things = {noun for kind in words.THING_KINDS for noun in words._things("en", kind, "train")}
+    for seed in range(60):
+        cast = stories._cast(random.Random(seed), "en", "train", stories.Wish())
+        assert {name for figure in (cast.hero, cast.friend) for name in figure.words[:1] if name[0].isupper()} <= people
+        assert cast.thing.noun in {entry.rpartition("|")[2] for entry in things}
